@@ -1,0 +1,1 @@
+"""Sources: what is there to learn from, opened by `open_source`."""

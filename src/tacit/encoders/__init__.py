@@ -1,0 +1,1 @@
+"""Encoders by spec string, and the heads that go on them."""

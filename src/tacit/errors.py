@@ -1,0 +1,58 @@
+"""Errors that a user can act on: one line with what is wrong, where, and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+
+
+class TacitError(Exception):
+    """Something failed that is not a bug. The command line prints the message alone and exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(TacitError):
+    """The request itself is wrong (a name, a type, a combination). The command line exits with 2."""
+
+    exit_code = 2
+
+
+class BadFile(TacitError):
+    """One file cannot be used. `reason` says why, without the name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason} (mend or remove it, or pass --on-bad-file skip)")
+        self.name = name
+        self.reason = reason
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'dcl'?"` if a known word is close, else an empty string."""
+    close = get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:
+    """The error for a word that is not in a list, with the nearest one or, failing that, the list."""
+    known = sorted(known)
+    return UsageError(f"unknown {what} '{word}'{did_you_mean(word, known) or '; known: ' + ', '.join(known)}")
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say in one line how to install it.
+
+    Raises:
+        UsageError: the module is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        package = module.split(".")[0]
+        raise UsageError(
+            f"this needs the package '{package}', which is not installed: pip install 'tacit[{extra}]'"
+        ) from None

@@ -1,0 +1,1 @@
+"""Losses: public functions on tensors, useful alone."""

@@ -1,0 +1,1 @@
+"""Report: one self-contained page from the files of a run folder."""

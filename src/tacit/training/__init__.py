@@ -1,0 +1,1 @@
+"""Training: Lightning glue, the run folder, resuming."""

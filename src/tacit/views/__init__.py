@@ -1,0 +1,1 @@
+"""Views: pure functions that change a whole batch on its device."""
