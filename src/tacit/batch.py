@@ -51,7 +51,7 @@ class Batch:
 class Step(NamedTuple):
     """Where the run stands. `index / total` is the progress from 0 to 1."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a step
     total: int
     epoch: int
     epochs: int

@@ -46,6 +46,16 @@ class Sample:
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of one shape as one unlabelled batch."""
+    extra = {key: torch.stack([s.extra[key] for s in samples]) for key in samples[0].extra}
+    return Batch(
+        unlabelled=torch.stack([s.data for s in samples]),
+        index=torch.tensor([s.index for s in samples]),
+        extra=extra,
+    )
+
+
 class Source:
     """A map-style data set: `len(source)`, `source[i] -> Sample`, `source.batch(index) -> Batch`.
 
@@ -80,13 +90,7 @@ class Source:
 
     def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Batch:
         """The samples at these positions as one unlabelled batch. Sources with a fast path override it."""
-        samples = [self[int(i)] for i in index]
-        extra = {key: torch.stack([s.extra[key] for s in samples]) for key in samples[0].extra}
-        return Batch(
-            unlabelled=torch.stack([s.data for s in samples]),
-            index=torch.tensor([s.index for s in samples]),
-            extra=extra,
-        )
+        return collate([self[int(i)] for i in index])
 
     @property
     def labelled(self) -> np.ndarray:
@@ -116,4 +120,5 @@ class Subset(Source):
         return self.parent[int(self.index[i])]
 
     def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Batch:
+        """The parent's batch at the chosen positions."""
         return self.parent.batch(self.index[np.asarray(index)])

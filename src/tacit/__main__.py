@@ -1,0 +1,7 @@
+"""`python -m tacit` is `tacit`."""
+
+import sys
+
+from tacit.cli.main import main
+
+sys.exit(main())

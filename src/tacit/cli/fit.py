@@ -1,0 +1,114 @@
+"""`tacit fit METHOD --data WHERE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import SUPPRESS, Namespace
+
+from tacit.cli.arguments import Parser, add_option, add_options, help_of
+from tacit.errors import UsageError
+from tacit.methods.registry import all_methods, method_class
+from tacit.training.fit import fit
+
+_USAGE = "--data WHERE [--encoder SPEC] [--out DIR] [--config FILE] [--method.OPTION VALUE] ..."
+
+
+def run(argv: Sequence[str]) -> None:
+    """Learn an encoder and say where it is."""
+    slug, rest = _method(list(argv))
+    if slug is None:
+        if "-h" in rest or "--help" in rest:
+            _parser("METHOD").print_help()
+            return
+        raise UsageError(f"which method? tacit fit METHOD --data WHERE; methods: {', '.join(all_methods())}")
+    parsed = _parser(slug).parse(rest)
+    arguments = _arguments(parsed)
+    if parsed.method.name != slug:
+        raise UsageError(f"the configuration is for the method '{parsed.method.name}', not '{slug}'")
+    if arguments["data"] is None:
+        raise UsageError("which data? pass --data FOLDER (or a .npz, hf:NAME, digits, mnist5k)")
+    result = fit(**arguments)
+    print(f"encoder: {result.folder / 'encoder.safetensors'}")
+    print(f"report:  {result.folder / 'report.html'}")
+    print(
+        f"next:    tacit probe {result} --data LABELLED   or   tacit embed {result} --data WHERE --out FILE"
+    )
+
+
+def _method(argv: list[str]) -> tuple[str | None, list[str]]:
+    """The method's slug, from the first word or the configuration, and the other words.
+
+    A run that is resumed is its own configuration.
+    """
+    slug = argv.pop(0) if argv and not argv[0].startswith("-") else None
+    config = _value(argv, "--config")
+    if config is None and any(word in ("--resume", "--resume=true") for word in argv):
+        config = _resumed(_value(argv, "--out"), needed=slug is None)
+        argv = ["--config", config, *argv] if config else argv
+    if slug is not None or config is None:
+        return slug, argv
+    settings = _read(config).get("method")
+    if not isinstance(settings, dict) or "name" not in settings:
+        raise UsageError(f"'{config}' names no method: it needs 'method: {{name: dcl}}', or write it first")
+    return str(settings["name"]), argv
+
+
+def _resumed(folder: str | None, *, needed: bool) -> str | None:
+    """The settings of the run to go on with; None if there is none yet and the words say enough."""
+    config = None if folder is None else Path(folder) / "run.yaml"
+    if config is not None and config.is_file():
+        return str(config)
+    if not needed:
+        return None
+    if folder is None:
+        raise UsageError("which run? tacit fit --resume --out DIR")
+    raise UsageError(f"no run to resume at '{folder}'; start it with tacit fit METHOD --data WHERE")
+
+
+def _value(argv: Sequence[str], option: str) -> str | None:
+    for word, following in zip_longest(argv, argv[1:]):
+        if word == option:
+            return following
+        if word.startswith(option + "="):
+            return word.partition("=")[2]
+    return None
+
+
+def _read(config: str) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(Path(config).read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read --config {config}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {config} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise UsageError(f"--config {config} holds no settings")
+    return settings
+
+
+def _parser(slug: str) -> Parser:
+    parser = Parser(f"fit {slug}", fit, _USAGE)
+    parser.add_argument("--config", action="config", help="YAML file with settings, such as a run's run.yaml")
+    add_option(parser, "data", str | None, help_of(fit, "data"))
+    add_options(parser, fit, skip=("method", "data", "options"))
+    parser.add_argument("--record", type=dict | None, default=None, help=SUPPRESS)
+    if slug != "METHOD":
+        parser.add_class_arguments(method_class(slug), "method", skip={"encoder"})
+        parser.add_argument(
+            "--method.name", type=str, default=slug, help="slug of the method; the first word says it"
+        )
+    return parser
+
+
+def _arguments(parsed: Namespace) -> dict[str, Any]:
+    """The words as `fit` takes them."""
+    plain = parsed.as_dict()
+    for name in ("config", "record"):
+        plain.pop(name, None)
+    options = plain.pop("method")
+    return {**plain, "method": options.pop("name"), "options": options}

@@ -1,0 +1,85 @@
+"""`tacit VERB ...`: finds the verb, runs it, turns errors into one line and an exit code.
+
+Nothing heavy is imported here: `tacit --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from tacit import __version__
+from tacit.errors import TacitError, unknown
+
+# verb: what it does; the module of the same name in this package has `run(argv) -> None`
+VERBS = {
+    "fit": "learn an encoder from unlabelled data",
+    "probe": "measure what an encoder knows, on labelled data",
+    "embed": "write a feature vector per file",
+    "methods": "list the methods, or show one",
+    "demo": "learn from real images and compare, in a few minutes",
+}
+_EXAMPLES = """examples:
+  tacit fit dcl --data photos --out runs/photos
+  tacit probe runs/photos --data labelled
+  tacit embed runs/photos --data photos --out photos.parquet
+  tacit fit --resume --out runs/photos
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except TacitError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if os.environ.get("TACIT_TRACEBACK"):
+            traceback.print_exc()
+        reason = (str(error).strip() or "no message").splitlines()[0]
+        return _say(
+            f"failed unexpectedly ({type(error).__name__}: {reason}); "
+            "set TACIT_TRACEBACK=1 to see where, and report it",
+            1,
+        )
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        print(f"tacit {__version__}")
+        return 0
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise unknown("command", verb, VERBS)
+    import_module(f"tacit.cli.{verb}").run(rest)
+    return 0
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:9}{what}" for verb, what in VERBS.items())
+    return (
+        f"tacit {__version__}: learn from much data and few labels\n\n"
+        f"usage: tacit VERB ...      (tacit VERB --help says more)\n\n{verbs}\n\n{_EXAMPLES}"
+    )
+
+
+def _say(message: str, code: int) -> int:
+    one_line = " ".join(message.split())
+    print(f"tacit: {one_line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

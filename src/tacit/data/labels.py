@@ -1,0 +1,218 @@
+"""Labels that come apart from the samples: a CSV file, and splits that keep the classes' shares."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from tacit.data.source import UNLABELLED
+from tacit.errors import UsageError, did_you_mean
+from tacit.rng import Rng
+
+FILE_COLUMNS = ("file", "path", "name", "image", "filename", "image_path")
+LABEL_COLUMNS = ("label", "class", "target", "grade", "y")
+_NO_LABEL = ("", "-1")
+_WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
+_COMPARED = 20_000  # names that a wrong one is compared with; difflib takes about 1 s for so many
+
+
+class _Row(NamedTuple):
+    line: int
+    file: str
+    label: str
+
+
+def sort_classes(classes: Iterable[str]) -> tuple[str, ...]:
+    """The classes in the order of their numbers: as numbers if all are whole numbers, else as text."""
+    classes = list(classes)
+    if all(re.fullmatch(r"[+-]?\d+", name) for name in classes):
+        return tuple(sorted(classes, key=lambda name: (int(name), name)))
+    return tuple(sorted(classes))
+
+
+def read_labels(
+    path: str | Path, names: Sequence[str], skipped: Collection[str] = ()
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels from a CSV file (comma, semicolon or tab) for samples of these names.
+
+    The file is in the column `file`, `path`, `name`, `image`, `filename` or `image_path`, else in the
+    first; the label in `label`, `class`, `target`, `grade` or `y`, else in the second. A row is matched
+    by the path as in `names`, or by the file's name, both with or without extension, where that is
+    unique. An empty label or -1 means unlabelled, and so does having no row. Whole numbers that a
+    spreadsheet has turned into `2.0` are whole numbers again.
+
+    names: (N,) the samples. skipped: names of unusable files; their rows are passed over.
+
+    Returns:
+        (N,) int64 class numbers with -1 for unlabelled, and the classes in order, sorted (as numbers
+        if all are whole numbers).
+
+    Raises:
+        UsageError: no such file, no label in it, a row that names no sample or several, or two rows
+            that disagree about one sample.
+    """
+    path = Path(path)
+    lookup = _Lookup((*names, *skipped))
+    rows = _whole_numbers(_read_rows(path, lookup))
+    chosen: dict[int, _Row] = {}
+    absent: list[_Row] = []
+    for row in rows:
+        found = lookup.find(row.file)
+        if not found:
+            absent.append(row)
+        elif len(found) > 1:
+            several = ", ".join(lookup.names[i] for i in found[:3])
+            raise UsageError(
+                f"{path}, line {row.line}: '{row.file}' fits {len(found)} samples ({several}): give the path"
+            )
+        elif (before := chosen.setdefault(found[0], row)).label != row.label:
+            raise UsageError(
+                f"{path}: lines {before.line} and {row.line} disagree about '{row.file}': "
+                f"'{before.label}' and '{row.label}'"
+            )
+    if absent:
+        count = f" (so do {len(absent) - 1} more rows)" if len(absent) > 1 else ""
+        raise UsageError(
+            f"{path}, line {absent[0].line}: no sample is called '{absent[0].file}'{count}"
+            f"{did_you_mean(absent[0].file, lookup.like(absent[0].file))}"
+        )
+    classes = sort_classes({row.label for row in chosen.values()} - set(_NO_LABEL))
+    if not classes:
+        raise UsageError(f"{path} holds no label: every row is empty or -1")
+    number = {name: k for k, name in enumerate(classes)}
+    labels = np.full(len(lookup.names), UNLABELLED, np.int64)
+    labels[list(chosen)] = [number.get(row.label, UNLABELLED) for row in chosen.values()]
+    return labels[: len(names)], classes
+
+
+def stratified_split(labels: np.ndarray, fractions: Sequence[float], rng: Rng) -> tuple[np.ndarray, ...]:
+    """Split the labelled positions into parts that have the classes' shares alike.
+
+    Every class with as many samples as there are parts is in each part; a smaller one is in as many
+    parts as it has samples. Beyond that, part p gets `fractions[p]` of each class to within one sample,
+    and what rounding takes in one class is given back in the next, so that the parts' totals fit too.
+
+    Written by hand because scikit-learn's `StratifiedShuffleSplit` makes two parts only, refuses
+    classes with one sample, and leaves classes of two samples out of a part.
+
+    labels: (N,) int64; unlabelled positions (-1) are in no part.
+    fractions: of each part, above 0; if their sum is below 1 the rest is left out.
+
+    Returns:
+        For each part its positions, ascending, int64.
+
+    Raises:
+        UsageError: a fraction is not above 0, or the sum is above 1.
+    """
+    shares = np.asarray(fractions, float)
+    if not len(shares) or (shares <= 0).any() or shares.sum() > 1 + 1e-9:
+        raise UsageError(f"fractions must be above 0 with a sum of at most 1, not {list(fractions)}")
+    shares = np.append(shares, max(1 - shares.sum(), 0.0))  # the last part is left out
+    owed = np.zeros(len(shares))
+    parts: list[list[np.ndarray]] = [[] for _ in fractions]
+    for label in np.unique(labels[labels != UNLABELLED]):
+        members = np.flatnonzero(labels == label)
+        members = rng("class", int(label)).numpy().permutation(members)
+        wanted = len(members) * shares + owed
+        counts = _apportion(wanted, len(members))
+        owed = wanted - counts
+        for part, chosen in zip(parts, np.split(members, counts.cumsum()[:-1])[:-1], strict=True):
+            part.append(chosen)
+    empty = [np.zeros(0, np.int64)]
+    return tuple(np.sort(np.concatenate(part or empty)) for part in parts)
+
+
+def _apportion(wanted: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers near `wanted` with this sum, by largest remainders, none of the parts left empty.
+
+    The last entry is the part that is left out; it may be empty.
+    """
+    counts = np.floor(wanted).clip(0).astype(np.int64)
+    counts[:-1] = counts[:-1].clip(1)
+    while (change := total - counts.sum()) != 0:
+        if change > 0:
+            counts[np.argmax(wanted - counts)] += 1
+        else:
+            spare = counts > np.append(np.ones(len(counts) - 1), 0)
+            if not spare.any():  # fewer samples than parts
+                spare = counts > 0
+            counts[np.argmin(np.where(spare, wanted - counts, np.inf))] -= 1
+    return counts
+
+
+class _Lookup:
+    """Samples by path or file name, each with or without extension."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        paths = [PurePosixPath(name) for name in names]
+        self._ways = [
+            _positions(names),
+            _positions(str(path.with_suffix("")) for path in paths),
+            _positions(path.name for path in paths),
+            _positions(path.stem for path in paths),
+        ]
+
+    def find(self, file: str) -> list[int]:
+        """Positions that this text fits in the first way that fits any."""
+        file = file.replace("\\", "/").removeprefix("./")
+        return next((way[file] for way in self._ways if file in way), [])
+
+    def like(self, file: str) -> list[str]:
+        """Names to compare a wrong one with, in the way in which it was written."""
+        way = self._ways[0 if "/" in file else 2]
+        return list(way)[:_COMPARED]
+
+
+def _positions(keys: Iterable[str]) -> dict[str, list[int]]:
+    positions: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        positions.setdefault(key, []).append(i)
+    return positions
+
+
+def _read_rows(path: Path, lookup: _Lookup) -> Iterator[_Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        near = [entry.name for entry in path.parent.glob("*")]
+        raise UsageError(f"no labels file {path}{did_you_mean(path.name, near)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the labels file {path}: {error}") from None
+    lines = text.splitlines()
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    reader = csv.reader(lines, delimiter=delimiter)
+    first = [cell.strip() for cell in next(reader, [])]
+    if len(first) < 2:
+        raise UsageError(f"{path}: two columns are needed, the file and its label")
+    file_column = _column(first, FILE_COLUMNS, 0)
+    label_column = _column(first, LABEL_COLUMNS, 1 if file_column != 1 else 0)
+    if lookup.find(first[file_column]):  # no header: this is a sample already
+        yield _Row(1, first[file_column], first[label_column])
+    for cells in reader:
+        if not any(cells):
+            continue
+        if len(cells) <= max(file_column, label_column):
+            raise UsageError(f"{path}, line {reader.line_num}: {len(cells)} cells, {len(first)} are expected")
+        yield _Row(reader.line_num, cells[file_column].strip(), cells[label_column].strip())
+
+
+def _column(header: list[str], known: Sequence[str], otherwise: int) -> int:
+    lower = [cell.lower() for cell in header]
+    return next((lower.index(name) for name in known if name in lower), otherwise)
+
+
+def _whole_numbers(rows: Iterable[_Row]) -> list[_Row]:
+    """`2.0` as `2`, if all labels are whole numbers (spreadsheets write them so beside empty cells)."""
+    rows = list(rows)
+    matches = [_WHOLE.fullmatch(row.label) for row in rows]
+    if all(match or not row.label for match, row in zip(matches, rows, strict=True)):
+        return [
+            row._replace(label=match[1]) if match else row for match, row in zip(matches, rows, strict=True)
+        ]
+    return rows

@@ -1,0 +1,38 @@
+"""A very small convolutional network, for laptops, demonstrations and tests."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConvNet(nn.Module):
+    """Three stride-2 3x3 convolutions with BatchNorm and ReLU, then global average pooling; timm's contract.
+
+    The network of the laptop claim for DCL: widths 32, 64, 128, about 0.1 million parameters. Any
+    input side of at least 8 pixels. `width` is that of the first layer; each layer doubles it.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 32) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        widths = (width, 2 * width, 4 * width)
+        for before, width in zip((channels, *widths[:-1]), widths, strict=True):
+            layers += [
+                nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.num_features = widths[-1]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the last map, (B, D, H / 2**layers, W / 2**layers)."""
+        return self.layers(x)
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, D)."""
+        return x.mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D)."""
+        return self.forward_head(self.forward_features(x))

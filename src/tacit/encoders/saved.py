@@ -1,0 +1,45 @@
+"""An encoder on disk: `encoder.safetensors`, its weights, and `encoder.json`, its card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import nn
+
+from tacit.encoders.card import EncoderCard, card_of
+from tacit.errors import TacitError, UsageError
+from tacit.files import write_atomically
+
+WEIGHTS, CARD = "encoder.safetensors", "encoder.json"
+
+
+def save_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Write weights and card into `folder`; each file appears whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    write_atomically(folder / WEIGHTS, save(state))
+    write_atomically(folder / CARD, json.dumps(card_of(encoder).as_json(), indent=2).encode())
+
+
+def load_card(folder: Path) -> EncoderCard:
+    """The card of a run's encoder.
+
+    Raises:
+        UsageError: the folder is no run, or its run has not finished.
+        TacitError: the card cannot be read.
+    """
+    if not folder.exists():
+        raise UsageError(f"no run at '{folder}': there is no such folder")
+    if not (folder / CARD).is_file():
+        unfinished = (folder / "run.yaml").is_file()
+        mend = (
+            "its run has not finished; go on with: tacit fit --resume --out " + str(folder)
+            if unfinished
+            else "name a folder that `tacit fit --out` wrote"
+        )
+        raise UsageError(f"'{folder}' holds no encoder ({CARD} is missing): {mend}")
+    try:
+        return EncoderCard.from_json(json.loads((folder / CARD).read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise TacitError(f"{folder / CARD} is damaged: {error}") from None

@@ -1,0 +1,78 @@
+"""Features of a source's samples, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tacit.batch import Batch
+from tacit.data.source import Source
+from tacit.encoders.card import EncoderCard, card_of
+from tacit.views.image import centre_view
+
+Embed = Callable[[Batch], Tensor]
+
+
+def still_view(batch: Batch, card: EncoderCard) -> Tensor:
+    """The one view of each sample that evaluation uses: for images the centre square, normalised."""
+    return centre_view(
+        batch.unlabelled, batch.extra["true_size"], size=card.size, mean=card.mean, std=card.std
+    )
+
+
+def encoder_features(encoder: nn.Module, device: torch.device | str) -> Embed:
+    """Batch -> (B, D) features of an encoder, which is put in eval mode on `device`."""
+    encoder = encoder.to(device).eval()
+    card = card_of(encoder)
+    return lambda batch: encoder(still_view(batch.to(device), card)).float()
+
+
+def pixel_features(size: int = 32) -> Embed:
+    """Batch -> (B, C * side * side) raw pixels of the centre square, of at most `size` a side."""
+
+    def embed(batch: Batch) -> Tensor:
+        channels, side = batch.unlabelled.shape[1], min(size, batch.unlabelled.shape[-1])
+        card = EncoderCard("", channels, side, (0.0,) * channels, (1.0,) * channels)
+        return still_view(batch, card).flatten(1)
+
+    return embed
+
+
+@torch.inference_mode()
+def feature_batches(
+    embed: Embed, source: Source, index: np.ndarray | None = None, *, batch_size: int = 256
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (rows, features): the features, (b, D) float32, of the samples at `index[rows]`."""
+    index = np.arange(len(source)) if index is None else index
+    for start in range(0, len(index), batch_size):
+        rows = slice(start, min(start + batch_size, len(index)))
+        yield rows, embed(source.batch(index[rows])).cpu().numpy()
+
+
+def extract(
+    embed: Embed,
+    source: Source,
+    index: np.ndarray | None = None,
+    *,
+    batch_size: int = 256,
+    out: Path | None = None,
+) -> np.ndarray:
+    """Features of the samples at `index` (default: all), (N, D) float32; a memory map at `out`, a .npy."""
+    count = len(source) if index is None else len(index)
+    features: np.ndarray | None = None
+    for rows, values in feature_batches(embed, source, index, batch_size=batch_size):
+        if features is None:
+            shape = (count, values.shape[1])
+            features = (
+                np.empty(shape, np.float32)
+                if out is None
+                else np.lib.format.open_memmap(out, "w+", np.float32, shape)
+            )
+        features[rows] = values
+    if features is None:
+        return np.empty((0, 0), np.float32)
+    return features

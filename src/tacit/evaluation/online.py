@@ -1,0 +1,79 @@
+"""What is measured while learning: a kNN probe if there are labels, health always."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from tacit.data.labels import stratified_split
+from tacit.data.source import UNLABELLED, Source
+from tacit.evaluation.collapse import effective_rank, feature_std
+from tacit.evaluation.features import encoder_features, extract
+from tacit.evaluation.knn import knn_predict
+from tacit.rng import Rng
+
+_HEALTH = 512  # unlabelled samples
+_LABELLED = 4000  # labelled samples, bank and queries together
+
+
+class OnlineProbe:
+    """Measures an encoder on the same few samples each time, so that its curve is comparable.
+
+    Labels, if there are any, serve for watching only: no gradient comes from them. A source that
+    brings a validation split is probed on it; otherwise a fifth of the labelled samples is.
+    """
+
+    def __init__(self, source: Source, rng: Rng) -> None:
+        self.source = source
+        spaced = np.linspace(0, len(source) - 1, min(_HEALTH, len(source)))
+        self.health = np.unique(spaced.astype(np.int64))
+        self.bank, self.queries = _split(source, rng)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is something to probe."""
+        return len(self.bank) > 0 and len(self.queries) > 0
+
+    def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
+        """`effective_rank`, `feature_std` and, with labels, `knn` (accuracy). The encoder's mode is kept."""
+        training = encoder.training
+        embed = encoder_features(encoder, device)
+        features = torch.from_numpy(extract(embed, self.source, self.health))
+        values = {"effective_rank": effective_rank(features), "feature_std": feature_std(features)}
+        if self.has_labels:
+            values["knn"] = self._knn(embed)
+        encoder.train(training)
+        return values
+
+    def _knn(self, embed) -> float:  # type: ignore[no-untyped-def]
+        labels = torch.from_numpy(self.source.labels)
+        bank, queries = (
+            torch.from_numpy(extract(embed, self.source, part)) for part in (self.bank, self.queries)
+        )
+        classes = int(labels.max()) + 1
+        votes = knn_predict(bank, labels[self.bank], queries, classes=classes)
+        return (votes.argmax(1) == labels[self.queries]).float().mean().item()
+
+
+def _split(source: Source, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    labelled = source.labelled
+    nothing = np.empty(0, np.int64)
+    if len(np.unique(source.labels[labelled])) < 2:
+        return nothing, nothing
+    if {"train", "val"} <= source.splits.keys():
+        parts = [source.splits[name] for name in ("train", "val")]
+        bank, queries = (part[source.labels[part] != UNLABELLED] for part in parts)
+    else:
+        first, second = stratified_split(source.labels[labelled], (0.8, 0.2), rng("online split"))
+        bank, queries = labelled[first], labelled[second]
+    return (
+        _at_most(bank, _LABELLED * 4 // 5, rng("online bank")),
+        _at_most(queries, _LABELLED // 5, rng("online queries")),
+    )
+
+
+def _at_most(index: np.ndarray, count: int, rng: Rng) -> np.ndarray:
+    if len(index) <= count:
+        return index
+    return np.sort(index[rng.permutation(len(index))[:count].numpy()])

@@ -1,0 +1,79 @@
+"""What a probe or an embedding looks at: a run folder or a spec string, and the data opened to fit it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from tacit.data.source import Source
+from tacit.encoders.card import EncoderCard
+from tacit.encoders.saved import load_card
+from tacit.encoders.zoo import FAMILIES, build_encoder, fixed_size
+from tacit.errors import UsageError
+
+OnBadFile = Literal["stop", "skip"]
+LARGEST_VIEW = 224  # pixels, where neither the user nor the encoder asks for a size
+
+
+def store_limit(size: int) -> int:
+    """Side of the stored images for an encoder that sees `size` pixels: 8/7 of it, as 256 is to 224."""
+    return round(size * 8 / 7)
+
+
+def is_spec(what: str) -> bool:
+    """Whether a word is an encoder's spec string rather than the path of a run."""
+    prefixes = ("run:", "random:", *(f"{family}/" for family in FAMILIES))
+    return what.startswith(prefixes) and not Path(what).is_dir()
+
+
+def encoder_for(
+    what: str | os.PathLike[str], open_data: Callable[..., Source]
+) -> tuple[nn.Module, Source, str]:
+    """The encoder, the data opened with the channels and resolution that it wants, and its spec string.
+
+    what: a run folder or a spec string. open_data: `open_source` with all but `channels` and `max_size`.
+
+    Raises:
+        UsageError: no run, no such encoder, no data, or a number of channels that does not fit.
+    """
+    text = os.fspath(what)
+    spec = text if is_spec(text) else f"run:{text}"
+    inner = spec.removeprefix("random:")
+    if inner.startswith("run:"):
+        card = load_card(Path(inner.removeprefix("run:")))
+        return build_encoder(spec), _open_as(card, open_data), spec
+    size = fixed_size(inner)
+    opened = open_data(max_size=store_limit(size)) if size else open_data()
+    channels, side = opened.spec.shape[:2]
+    encoder = build_encoder(spec, channels=channels, size=size or min(side, LARGEST_VIEW))
+    return encoder.eval(), opened, spec
+
+
+def _open_as(card: EncoderCard, open_data: Callable[..., Source]) -> Source:
+    opened = open_data(channels=card.channels, max_size=store_limit(card.size))
+    if opened.spec.shape[0] != card.channels:
+        raise UsageError(
+            f"the encoder was learned from {card.channels}-channel images, these have {opened.spec.shape[0]}"
+        )
+    return opened
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto`: CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    if device == "auto":
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"no device '{device}' here; 'auto' or 'cpu' always works") from None

@@ -1,0 +1,81 @@
+"""The contract of every method: what a paper says goes into a subclass, all else is said elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from tacit.batch import Batch, Modality, Step
+from tacit.data.source import Sample, Source
+from tacit.encoders.card import card_of
+from tacit.methods.recipe import Recipe
+from tacit.rng import Rng
+
+
+class Method(nn.Module):
+    """A way to learn from unlabelled and, if there are any, labelled samples.
+
+    A subclass says what its paper says: `views` and `losses`. The constructor's keyword arguments,
+    with their types and docstring, become the command line's `--method.*` options.
+
+    The life of a method: `prepare` once; then for every step `views`, `losses` (once per
+    accumulated part) and `after_step`; `on_epoch` at the start of each epoch; `finish` once. All
+    state that must survive a killed run is in parameters and buffers.
+    """
+
+    modality: ClassVar[Modality] = "image"
+    recipe: ClassVar[Recipe]
+    accumulates: ClassVar[bool] = True  # whether k accumulated parts equal one k times larger batch
+
+    encoder: nn.Module  # what is kept
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.notes: dict[str, Tensor] = {}
+
+    @property
+    def num_features(self) -> int:
+        """Length of the encoder's feature vector."""
+        return card_of(self.encoder).num_features
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Show a scalar beside the losses that is not trained: a diagnostic of this step."""
+        self.notes[name] = value.detach()
+
+    def prepare(self, source: Source) -> None:
+        """Once, before the first step: fit a quantiser, measure statistics, size a queue."""
+
+    def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """In the loader's workers, one sample: crop a patch out of a large volume or recording."""
+        return sample
+
+    def views(self, batch: Batch, rng: Rng, step: Step) -> Any:
+        """On the device, whole batch, no gradient: every random choice of the step is made here.
+
+        rng: stands at ("views", step); fold in a word for each independent choice.
+        """
+        raise NotImplementedError
+
+    def losses(self, views: Any, step: Step) -> dict[str, Tensor]:
+        """Named scalars; their sum is trained. No randomness but dropout."""
+        raise NotImplementedError
+
+    def after_step(self, step: Step) -> None:
+        """After the optimiser's step: moving averages of teachers, queues, centres."""
+
+    def on_epoch(self, source: Source, step: Step) -> None:
+        """At the start of each epoch: clustering passes and their like."""
+
+    def finish(self, source: Source) -> None:
+        """Once, after the last step: what is fitted on the frozen encoder."""
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, C, *space) -> (B, D): the features that are kept."""
+        return self.encoder(x)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Class probabilities, mask or keypoints; semi-supervised methods only."""
+        raise NotImplementedError(f"{type(self).__name__} learns no labels")

@@ -1,0 +1,108 @@
+"""Decoupled contrastive learning, plain and weighted."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tacit.batch import Step
+from tacit.encoders.heads import mlp
+from tacit.losses.contrastive import (
+    dclw_weights,
+    decoupled_contrastive,
+    decoupled_contrastive_weighted,
+    npc_multiplier,
+)
+from tacit.methods.simclr import IMAGENET
+from tacit.methods.two_views import TwoViews
+from tacit.views.image import Augment
+
+
+class DCL(TwoViews):
+    """Decoupled contrastive learning (Yeh et al., 2022; arXiv 2110.06848).
+
+    In InfoNCE every gradient carries the factor q = S / (exp(p) + S), which vanishes when the
+    positive is easy or negatives are few, that is with small batches. DCL leaves the positive out
+    of the denominator; each anchor's gradient keeps its direction and loses the factor:
+
+        L_i = -p_i + log S_i
+
+    The loss has no lower bound at 0: negative values are normal. Expect a gain over `simclr` at
+    small batches and small temperatures; at 128 images and more it can be nil.
+
+    Args:
+        encoder: what learns; images of (C, size, size) to feature vectors.
+        projection: length of the projected vector.
+        hidden: width of the projector's hidden layer; the encoder's feature length if not given.
+        temperature: divides the similarities.
+        augment: how a view is made.
+    """
+
+    recipe = IMAGENET
+    accumulates = False
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        projection: int = 128,
+        hidden: int | None = None,
+        temperature: float = 0.1,
+        augment: Augment = Augment(),
+    ) -> None:
+        super().__init__(encoder, augment)
+        self.temperature = temperature
+        self.project = mlp([self.num_features, hidden or self.num_features, projection])
+
+    def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
+        """The decoupled loss of this batch, in nats."""
+        a, b = (self.project(self.encoder(view)) for view in views)
+        self.note("npc", npc_multiplier(a, b, self.temperature).mean())
+        return {"dcl": decoupled_contrastive(a, b, self.temperature)}
+
+
+class DCLW(DCL):
+    """Weighted decoupled contrastive learning (Yeh et al., 2022; arXiv 2110.06848).
+
+    As `dcl`, with the positive term weighted: pairs that are far apart count more.
+
+        L_i = -w_i p_i + log S_i,   w_i = 2 - exp(c_i / sigma) / mean_j exp(c_j / sigma),   c_i = <z_i1, z_i2>
+
+    The weights average 1 and may be negative; `negative_weights` is their share. No gradient flows
+    through them unless asked for (the paper does not say; published implementations differ).
+
+    Args:
+        encoder: what learns; images of (C, size, size) to feature vectors.
+        projection: length of the projected vector.
+        hidden: width of the projector's hidden layer; the encoder's feature length if not given.
+        temperature: divides the similarities.
+        sigma: of the weights; the larger, the closer to plain `dcl`.
+        detach_weight: whether the weights are constants for the gradient.
+        augment: how a view is made.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        projection: int = 128,
+        hidden: int | None = None,
+        temperature: float = 0.1,
+        sigma: float = 0.5,
+        detach_weight: bool = True,
+        augment: Augment = Augment(),
+    ) -> None:
+        super().__init__(
+            encoder, projection=projection, hidden=hidden, temperature=temperature, augment=augment
+        )
+        self.sigma = sigma
+        self.detach_weight = detach_weight
+
+    def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
+        """The weighted decoupled loss of this batch, in nats."""
+        a, b = (self.project(self.encoder(view)) for view in views)
+        self.note("npc", npc_multiplier(a, b, self.temperature).mean())
+        self.note("negative_weights", (dclw_weights(a, b, self.sigma) < 0).float().mean())
+        loss = decoupled_contrastive_weighted(
+            a, b, self.temperature, self.sigma, detach_weight=self.detach_weight
+        )
+        return {"dclw": loss}

@@ -1,0 +1,52 @@
+"""How a method is trained, as data: optimiser, learning rate, schedule, batch, epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tacit.errors import UsageError
+
+Schedule = Literal["cosine", "constant"]
+Scaling = Literal["linear", "sqrt", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The training recipe of a paper; every field can be overridden for one run.
+
+    optimizer: a name that timm knows, such as lars, sgd, adamw.
+    lr: base learning rate; `lr_scaling` makes the rate of the run from it and the global batch B:
+        linear lr * B / 256, sqrt lr * sqrt(B), none lr.
+    weight_decay: not applied to biases and normalisation layers.
+    warmup: share of all steps in which the rate rises linearly from 0.
+    batch_size: the global batch: over all processes, before accumulation.
+    clip: largest norm of the gradient; None does not clip.
+    source: where the values come from.
+    """
+
+    optimizer: str
+    lr: float
+    batch_size: int
+    epochs: int
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    lr_scaling: Scaling = "none"
+    schedule: Schedule = "cosine"
+    warmup: float = 0.0
+    clip: float | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "batch_size", "epochs"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name, low, high in (
+            ("weight_decay", 0.0, float("inf")),
+            ("warmup", 0.0, 0.999),
+            ("momentum", 0.0, 0.9999),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"{name} must lie in [{low:g}, {high:g}], not {getattr(self, name)}")
+        if self.clip is not None and self.clip <= 0:
+            raise UsageError(f"clip must be above 0, not {self.clip}")

@@ -1,0 +1,102 @@
+"""All methods by slug, without importing any of them until one is wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from tacit.errors import TacitError, unknown
+
+if TYPE_CHECKING:
+    from tacit.methods.base import Method
+
+ENTRY_POINTS = "tacit.methods"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the list of methods. `where` is `module:Class`."""
+
+    where: str
+    title: str
+    family: str
+    modality: str
+    learns_from: str = "unlabelled"
+    paper: str = ""
+
+
+METHODS: dict[str, Entry] = {
+    "simclr": Entry(
+        "tacit.methods.simclr:SimCLR",
+        "Contrastive learning of two views (InfoNCE)",
+        "contrastive",
+        "image",
+        paper="arXiv 2002.05709",
+    ),
+    "dcl": Entry(
+        "tacit.methods.dcl:DCL",
+        "Decoupled contrastive learning",
+        "contrastive",
+        "image",
+        paper="arXiv 2110.06848",
+    ),
+    "dclw": Entry(
+        "tacit.methods.dcl:DCLW",
+        "Decoupled contrastive learning, weighted",
+        "contrastive",
+        "image",
+        paper="arXiv 2110.06848",
+    ),
+    "moco": Entry(
+        "tacit.methods.moco:MoCo",
+        "Momentum contrast with a queue of keys (v2)",
+        "contrastive",
+        "image",
+        paper="arXiv 2003.04297",
+    ),
+    "nnclr": Entry(
+        "tacit.methods.nnclr:NNCLR",
+        "Nearest neighbours as positives",
+        "contrastive",
+        "image",
+        paper="arXiv 2104.14548",
+    ),
+}
+
+
+def all_methods() -> dict[str, Entry]:
+    """Ours and those of installed packages with an entry point in the group `tacit.methods`.
+
+    A third party's class may describe itself with class attributes `title`, `family`, `paper`; they
+    are read only when the class is loaded, so that listing imports nothing.
+    """
+    others = {
+        point.name: Entry(point.value, f"from {point.dist.name if point.dist else 'a plugin'}", "-", "-")
+        for point in entry_points(group=ENTRY_POINTS)
+    }
+    return {**others, **METHODS}
+
+
+def method_class(slug: str) -> type[Method]:
+    """The class of a method: of a slug, or of `module:Class` for one that is not registered.
+
+    Raises:
+        UsageError: no method has this slug.
+        TacitError: a plugin's class cannot be imported or is no Method.
+    """
+    methods = all_methods()
+    if slug not in methods and ":" not in slug:
+        raise unknown("method", slug, methods)
+    where = methods[slug].where if slug in methods else slug
+    module, _, name = where.partition(":")
+    from tacit.methods.base import Method
+
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise TacitError(f"method '{slug}' ({where}) cannot be loaded: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise TacitError(f"method '{slug}' ({where}) is no tacit.Method")
+    return found

@@ -1,0 +1,36 @@
+"""What image methods with two random views of each image share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tacit.batch import Batch, Step
+from tacit.encoders.card import card_of
+from tacit.methods.base import Method
+from tacit.rng import Rng
+from tacit.views.image import Augment, augment_images
+
+
+class TwoViews(Method):
+    """Two views of one image, drawn independently from the same augmentation."""
+
+    def __init__(self, encoder: nn.Module, augment: Augment) -> None:
+        super().__init__(encoder)
+        self.augment = augment
+
+    def views(self, batch: Batch, rng: Rng, step: Step) -> tuple[Tensor, Tensor]:
+        """Two batches of views, each (U, C, size, size) float32, normalised as the encoder wants it."""
+        return self._view(batch, rng("first")), self._view(batch, rng("second"))
+
+    def _view(self, batch: Batch, rng: Rng) -> Tensor:
+        card = card_of(self.encoder)
+        return augment_images(
+            batch.unlabelled,
+            batch.extra["true_size"],
+            batch.index,
+            rng,
+            size=card.size,
+            augment=self.augment,
+            mean=card.mean,
+            std=card.std,
+        )

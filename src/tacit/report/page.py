@@ -1,0 +1,89 @@
+"""`report.html`: one page about a run, from the files of its folder alone."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tacit.files import write_atomically
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse }} td {{ padding: .1rem 1rem .1rem 0; vertical-align: top }}
+td:first-child {{ color: #666 }} svg {{ max-width: 100%; height: auto }}
+</style></head><body>
+<h1>{title}</h1>
+<p>{summary}</p>
+{figure}
+<h2>Result</h2>
+{last}
+<h2>Settings</h2>
+{settings}
+</body></html>
+"""
+_NOT_PLOTTED = ("step", "epoch", "lr", "samples_per_second")
+
+
+def write_report(folder: Path) -> Path:
+    """Write the page of a run folder, from its `run.yaml` and `metrics.csv`. Reading it needs no network."""
+    settings = yaml.safe_load((folder / "run.yaml").read_text())
+    record = settings.pop("record", {})
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    data, method = record.get("data", {}), settings.pop("method", {})
+    page = _PAGE.format(
+        title=html.escape(f"{method.get('name', 'run')} on {settings.get('data', 'data')}"),
+        summary=html.escape(
+            f"{data.get('samples', 0):,} samples, {data.get('labelled', 0):,} of them with a label "
+            f"(for watching only), {data.get('skipped', 0):,} files skipped."
+        ),
+        figure=_curves(rows),
+        last=_table({name: value for name, value in rows[-1].items() if value} if rows else {}),
+        settings=_table({**{f"method.{k}": v for k, v in method.items()}, **settings, **_flat(record)}),
+    )
+    target = folder / "report.html"
+    write_atomically(target, page)
+    return target
+
+
+def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _table(values: dict[str, Any]) -> str:
+    rows = (
+        f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>"
+        for key, value in values.items()
+    )
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _curves(rows: list[dict[str, str]]) -> str:
+    """One small panel per column of the metrics, as inline SVG."""
+    from matplotlib.figure import Figure
+
+    names = [n for n in (rows[0] if rows else {}) if n not in _NOT_PLOTTED and any(row[n] for row in rows)]
+    if not names:
+        return ""
+    high = -(-len(names) // 3)
+    figure = Figure(figsize=(10, 2.4 * high), layout="constrained")
+    for i, name in enumerate(names):
+        points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+        axes = figure.add_subplot(high, 3, i + 1)
+        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else "")
+        axes.set_title(name, fontsize=9)
+        axes.tick_params(labelsize=7)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,358 @@
+"""`tacit.fit`: from data to a run folder."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from tacit.data.open import open_source
+from tacit.data.source import Source
+from tacit.data.statistics import channel_statistics
+from tacit.encoders.card import card_of
+from tacit.encoders.saved import save_encoder
+from tacit.encoders.zoo import build_encoder, fixed_size
+from tacit.errors import TacitError, UsageError, unknown
+from tacit.evaluation.online import OnlineProbe
+from tacit.evaluation.subject import LARGEST_VIEW, OnBadFile, pick_device, store_limit
+from tacit.methods.base import Method
+from tacit.methods.recipe import Recipe, Scaling, Schedule
+from tacit.methods.registry import method_class
+from tacit.report.page import write_report
+from tacit.rng import Rng, seeded
+from tacit.training.checkpoint import Checkpoint
+from tacit.training.learner import Learner
+from tacit.training.loader import Plan
+from tacit.training.progress import ProgressBar
+from tacit.training.run import Run
+from tacit.training.watch import Watch
+
+Precision = Literal["auto", "32", "bf16", "16"]
+_LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+# what may differ between a run and its resumption without changing what is learned
+_FREE = frozenset({"resume", "out", "quiet", "workers", "cache", "device"})
+
+
+def fit(
+    method: str,
+    data: str | os.PathLike[str] | Source,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    encoder: str | nn.Module = "timm/resnet18",
+    options: Mapping[str, Any] | None = None,
+    labels: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    small_input: bool | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    optimizer: str | None = None,
+    weight_decay: float | None = None,
+    momentum: float | None = None,
+    lr_scaling: Scaling | None = None,
+    schedule: Schedule | None = None,
+    warmup: float | None = None,
+    clip: float | None = None,
+    accumulate: int = 1,
+    precision: Precision = "auto",
+    device: str = "auto",
+    devices: int = 1,
+    workers: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    on_bad_file: OnBadFile = "stop",
+    cache: str | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Learn an encoder from unlabelled data and write a run folder.
+
+    What is not given follows the method's recipe, which `tacit methods METHOD` shows. Labels, if the
+    data have some, only serve the online probe, unless the method is semi-supervised.
+
+    Args:
+        method: slug of the method, such as dcl; `tacit methods` lists them.
+        data: a folder of images (with or without class folders), a MedMNIST-style .npz, hf:NAME, or
+            digits or mnist5k, which come inside pip packages.
+        out: the run folder; default runs/METHOD-DATA.
+        encoder: spec string (timm/resnet50, tacit/convnet, run:runs/photos, ...) or a module of your
+            own (see attach_card).
+        options: the method's own arguments, such as temperature.
+        labels: CSV of file names and labels, or "none" to ignore class folders.
+        size: side in pixels of what the encoder sees; default: the encoder's own where it is fixed,
+            else that of the images, at most 224.
+        channels: channels of the images; default: 1 if all are grey, else 3.
+        small_input: 3x3 stem without pooling; default: for sizes up to 64 where the encoder has one.
+        epochs: passes over the data.
+        batch_size: samples per optimiser step, over all devices.
+        lr: base learning rate, before lr_scaling.
+        optimizer: any that timm knows.
+        weight_decay: not applied to biases and normalisation.
+        momentum: of the optimiser.
+        lr_scaling: linear (lr x batch / 256), sqrt (lr x sqrt(batch)) or none.
+        schedule: cosine or constant, after the warm-up.
+        warmup: share of the steps in which the rate rises from 0.
+        clip: largest norm of the gradient.
+        accumulate: parts in which a batch is computed, to save memory. Contrastive methods compare
+            the images of one part with each other, so parts change what is learned.
+        precision: auto is bf16 where the device is good at it, else 32.
+        device: auto, cpu, cuda, mps.
+        devices: how many of them.
+        workers: loader processes; default 0 on the CPU, up to 4 on a GPU.
+        seed: of every random choice.
+        resume: go on with the run in `out` if one was begun there.
+        on_bad_file: whether the first unusable file stops, or is skipped, counted and listed.
+        cache: where decoded images are kept; default TACIT_CACHE or the user's cache folder.
+        quiet: show no progress.
+
+    Returns:
+        The run; `run.encoder()` loads what was learned.
+
+    Raises:
+        UsageError: a wrong name, type or combination, or a run that exists.
+        TacitError: data or disk fail. Checkpoints already written stay.
+    """
+    arguments = dict(locals())
+    learns = method_class(method)
+    arguments["options"] = _options(learns, method, options or {})
+    run = Run(Path(out) if out is not None else default_folder(method, data))
+    checkpoint = _claim_folder(run, arguments, resume)
+    if run.finished and resume:
+        return run
+    recipe = _recipe(learns, arguments)
+    source, side = _open(arguments)
+    plan = Plan(len(source), recipe.batch_size, recipe.epochs, accumulate, devices)
+    rng = Rng.of(seed)
+    with seeded(rng("fit")):
+        built = _build(learns, arguments, source, side)
+        built.train().prepare(source)
+        if checkpoint is not None:
+            built.load_state_dict(checkpoint.method)
+        run.write_settings(describe(arguments), _record(source, recipe, built))
+        run.write_skipped(source.skipped)
+        learner = Learner(
+            built,
+            recipe,
+            plan,
+            source,
+            rng,
+            start=checkpoint.step if checkpoint else 0,
+            optimizer_state=checkpoint.optimizer if checkpoint else None,
+            workers=_workers(workers, device),
+        )
+        _train(learner, run, arguments, best=checkpoint.probe if checkpoint else float("-inf"))
+    _finish(learner, run)
+    return run
+
+
+def default_folder(method: str, data: str | os.PathLike[str] | Source) -> Path:
+    """runs/METHOD-DATA."""
+    name = "data" if isinstance(data, Source) else Path(os.fspath(data).rstrip("/")).stem
+    return Path("runs") / f"{method}-{name.removeprefix('hf:') or 'data'}"
+
+
+def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as plain YAML types, in the form that `tacit fit --config` takes back."""
+    plain = {name: _plain(value) for name, value in arguments.items() if name not in ("resume", "options")}
+    plain["method"] = {"name": arguments["method"], **_plain(arguments["options"])}
+    return {name: value for name, value in plain.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Source):
+        return f"<{type(value).__name__} {value.fingerprint[:12]}>"
+    if isinstance(value, nn.Module):
+        return f"<{type(value).__name__}>"
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, or None for a fresh start; an existing run is never overwritten."""
+    if not run.exists:
+        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+            raise UsageError(f"'{run}' exists and is no run of tacit; choose another --out")
+        return None
+    if not resume:
+        mend = (
+            "choose another --out, or remove it" if run.finished else "go on with --resume, or choose another"
+        )
+        state = "a finished" if run.finished else "an unfinished"
+        raise UsageError(f"'{run}' holds {state} run: {mend}")
+    _same_settings(run, describe(arguments))
+    return Checkpoint.load(run.last) if run.last.is_file() else None
+
+
+def _same_settings(run: Run, now: dict[str, Any]) -> None:
+    before = run.settings()
+    keys = (before.keys() | now.keys()) - _FREE - {"record"}
+    changed = sorted(key for key in keys if before.get(key) != now.get(key))
+    if changed:
+        key = changed[0]
+        raise UsageError(
+            f"cannot resume '{run}' with other settings: {key} was {before.get(key)}, now {now.get(key)}"
+            + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
+        )
+
+
+def _recipe(learns: type[Method], arguments: Mapping[str, Any]) -> Recipe:
+    names = {f.name for f in fields(Recipe)}
+    changes = {name: value for name, value in arguments.items() if name in names and value is not None}
+    return replace(learns.recipe, **changes)
+
+
+def _open(arguments: Mapping[str, Any]) -> tuple[Source, int]:
+    """The training part of the data, and the side in pixels that the encoder will see."""
+    encoder, size = arguments["encoder"], arguments["size"]
+    if isinstance(encoder, nn.Module):
+        size = card_of(encoder).size
+    elif size is None:
+        size = fixed_size(encoder)
+    source = open_source(
+        arguments["data"],
+        labels=arguments["labels"],
+        channels=arguments["channels"],
+        max_size=store_limit(size or LARGEST_VIEW),
+        on_bad_file=arguments["on_bad_file"],
+        cache=arguments["cache"],
+        progress=not arguments["quiet"],
+    )
+    side = size or min(source.spec.shape[-1], LARGEST_VIEW)
+    return (source.subset(source.splits["train"]) if "train" in source.splits else source), side
+
+
+def _build(learns: type[Method], arguments: Mapping[str, Any], source: Source, side: int) -> Method:
+    encoder = arguments["encoder"]
+    channels = source.spec.shape[0]
+    if not isinstance(encoder, nn.Module):
+        mean, std = channel_statistics(source)
+        encoder = build_encoder(
+            encoder,
+            channels=channels,
+            size=side,
+            mean=mean,
+            std=std,
+            small_input=arguments["small_input"],
+            seed=arguments["seed"],
+        )
+    if card_of(encoder).channels != channels:
+        raise UsageError(
+            f"the encoder takes {card_of(encoder).channels} channel(s), the images have {channels}: "
+            f"pass --channels {card_of(encoder).channels}"
+        )
+    return learns(encoder, **arguments["options"])
+
+
+def _options(learns: type[Method], slug: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of the method; those not given have their defaults, mappings become dataclasses."""
+    parameters = {n: p for n, p in inspect.signature(learns).parameters.items() if n != "encoder"}
+    for name in given:
+        if name not in parameters:
+            raise unknown(f"option of {slug}", name, parameters)
+    options = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
+    for name, value in options.items():
+        default = parameters[name].default
+        if value is inspect.Parameter.empty:
+            raise UsageError(f"{slug} needs the option {name}")
+        if is_dataclass(default) and not isinstance(default, type) and isinstance(value, Mapping):
+            options[name] = replace(default, **{key: _frozen(inner) for key, inner in value.items()})
+    return options
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _record(source: Source, recipe: Recipe, method: Method) -> dict[str, Any]:
+    """What the run ran on, beside its arguments."""
+    whole = source.parent if hasattr(source, "parent") else source
+    return {
+        "data": {
+            "fingerprint": source.fingerprint,
+            "samples": len(source),
+            "labelled": len(source.labelled),
+            "skipped": len(whole.skipped),
+            "shape": list(source.spec.shape),
+            "classes": list(source.spec.classes),
+        },
+        "recipe": _plain(asdict(recipe)),
+        "encoder": _plain(card_of(method.encoder).as_json()),
+        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
+    }
+
+
+def _workers(workers: int | None, device: str) -> int:
+    if workers is not None:
+        return workers
+    return 0 if pick_device(device).type == "cpu" else min(4, max(1, (os.cpu_count() or 2) - 1))
+
+
+def _train(learner: Learner, run: Run, arguments: Mapping[str, Any], *, best: float) -> None:
+    if learner.done:
+        return
+    probe = OnlineProbe(learner.source, learner.rng("online"))
+    with ProgressBar(learner.plan.total, learner.start, quiet=arguments["quiet"]) as bar:
+        watch = Watch(run, learner, probe, bar, best=best)
+        trainer = _trainer(learner, watch, arguments)
+        with watch.signals():
+            trainer.fit(learner)
+    if not learner.done:
+        raise TacitError(f"the run stopped early; go on with: tacit fit --resume --out {run}")
+
+
+def _trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Trainer:
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (
+        ".*does not have many workers.*",
+        ".*lower than the interval.*",
+        ".*isinstance.*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message, module="lightning.*")
+    device, devices = pick_device(arguments["device"]), arguments["devices"]
+    return Trainer(
+        accelerator={"cuda": "gpu"}.get(device.type, device.type),
+        devices=[device.index] if device.index is not None and devices == 1 else devices,
+        strategy="ddp" if devices > 1 else "auto",
+        sync_batchnorm=devices > 1,
+        precision=_precision(arguments["precision"], device),  # type: ignore[arg-type]
+        accumulate_grad_batches=learner.plan.accumulate,
+        gradient_clip_val=learner.recipe.clip,
+        max_epochs=1,
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    if wanted == "auto":
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        wanted = "bf16" if good else "32"
+    return _LIGHTNING_PRECISION[wanted]
+
+
+def _finish(learner: Learner, run: Run) -> None:
+    if learner.global_rank != 0:
+        return
+    learner.method.finish(learner.source)
+    save_encoder(learner.method.encoder, run.folder)
+    write_report(run.folder)

@@ -1,0 +1,69 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+_SHOWN = ("loss", "knn", "effective_rank")  # of many values, those that tell most in one line
+
+
+class ProgressBar:
+    """Losses, the online probe, health, throughput and the time left, on standard error."""
+
+    def __init__(self, total: int, start: int, *, quiet: bool) -> None:
+        self.total = total
+        self.start = start
+        self.quiet = quiet
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal and not quiet
+        self._values: dict[str, float] = {}
+        self._began = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
+            console=self.console,
+        )
+        self._task = self._bar.add_task("learning", total=total, completed=start, values="")
+
+    def __enter__(self) -> ProgressBar:
+        if self.live:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self._bar.stop()
+
+    def update(self, done: int, values: Mapping[str, float]) -> None:
+        """Show that `done` steps are taken, and the newest values."""
+        self._values.update(values)
+        if self.live:
+            self._bar.update(self._task, completed=done, values=self._line())
+
+    def line(self, done: int, epoch: int, epochs: int) -> None:
+        """Where there is no terminal: one line."""
+        if self.live or self.quiet:
+            return
+        passed = time.monotonic() - self._began
+        left = passed / max(1, done - self.start) * (self.total - done)
+        self.console.print(
+            f"epoch {epoch}/{epochs}  step {done}/{self.total}  {self._line()}  {left:.0f} s left",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def _line(self) -> str:
+        shown = [f"{name} {self._values[name]:.4g}" for name in _SHOWN if name in self._values]
+        if "samples_per_second" in self._values:
+            shown.append(f"{self._values['samples_per_second']:,.0f} images/s")
+        return "  ".join(shown)

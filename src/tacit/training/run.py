@@ -1,0 +1,115 @@
+"""The run folder: everything a run leaves behind, and how to open it again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from tacit import __version__
+from tacit.data.source import Skipped
+from tacit.encoders.zoo import load_encoder
+from tacit.errors import TacitError, UsageError
+from tacit.files import write_atomically
+
+_PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run folder. `Run(path).encoder()` loads what it has learned."""
+
+    folder: Path
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def settings_file(self) -> Path:
+        """All arguments of the run, and under `record` what it ran on."""
+        return self.folder / "run.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """Losses, probes and throughput by step."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best online probe; only where there are labels."""
+        return self.folder / "checkpoints" / "best.pt"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here."""
+        return self.settings_file.is_file()
+
+    @property
+    def finished(self) -> bool:
+        """Whether its encoder was written."""
+        return (self.folder / "encoder.json").is_file()
+
+    def settings(self) -> dict[str, Any]:
+        """The contents of `run.yaml`.
+
+        Raises:
+            UsageError: no run here.
+            TacitError: the file is damaged.
+        """
+        if not self.exists:
+            raise UsageError(f"no run at '{self.folder}': run.yaml is missing")
+        try:
+            read = yaml.safe_load(self.settings_file.read_text())
+        except yaml.YAMLError as error:
+            raise TacitError(f"{self.settings_file} is damaged: {str(error).splitlines()[0]}") from None
+        if not isinstance(read, dict):
+            raise TacitError(f"{self.settings_file} is damaged: it holds no settings")
+        return read
+
+    def encoder(self) -> nn.Module:
+        """What the run has learned, in eval mode."""
+        return load_encoder(self.folder)
+
+    def metrics(self) -> list[dict[str, str]]:
+        """The rows of `metrics.csv`."""
+        with self.metrics_file.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def write_settings(self, arguments: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Write `run.yaml`; `tacit fit --config` takes it back."""
+        record = {**record, "versions": versions()}
+        text = yaml.safe_dump({**arguments, "record": record}, sort_keys=False, allow_unicode=True)
+        write_atomically(self.settings_file, text)
+
+    def write_skipped(self, skipped: Sequence[Skipped]) -> None:
+        """Write `skipped.csv` if files had to be left out."""
+        if not skipped:
+            return
+        text = io.StringIO()
+        csv.writer(text).writerows([Skipped._fields, *skipped])
+        write_atomically(self.folder / "skipped.csv", text.getvalue())
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes."""
+    return {
+        "tacit": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }

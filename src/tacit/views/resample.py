@@ -1,0 +1,111 @@
+"""Random and central crops, and the one resampling that cuts, scales and mirrors a batch of images.
+
+Boxes are (B, 4) float32: top, left, height, width in pixels of the true image. The stored image may
+have another size and aspect, to which `resample` maps them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from tacit.rng import Rng
+from tacit.views.banded import Band, banded_tiles, tile_side, untile
+from tacit.views.draw import between
+
+_ATTEMPTS = 10
+
+
+def crop_boxes(
+    true_size: Tensor, index: Tensor, rng: Rng, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
+    """Boxes of random area and aspect, (B, 4), distributed as those of torchvision's RandomResizedCrop.
+
+    Each of ten attempts draws an area (uniform) and an aspect (log-uniform) and rounds the sides. The
+    first that fits into the image gets a uniform whole-pixel place. If none fits, the box is the
+    largest central one with an allowed aspect.
+
+    Args:
+        true_size: (B, 2) float32, height and width in pixels: whole numbers of at least 1.
+        index: (B,) int64 sample numbers; a box depends on its own number and size only.
+        rng: where the draws come from.
+        scale: smallest and largest area, as fractions of the image's.
+        ratio: smallest and largest width / height.
+    """
+    draw = rng.uniform(index, 2 * _ATTEMPTS + 2)
+    height, width = true_size.unbind(1)
+    area = (height * width)[:, None] * between(draw[:, :_ATTEMPTS], scale)
+    log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
+    aspect = between(draw[:, _ATTEMPTS:-2], log_ratio).exp_()
+    tall, wide = (area / aspect).sqrt_().round_(), (area * aspect).sqrt_().round_()
+    fits = (tall > 0) & (tall <= height[:, None]) & (wide > 0) & (wide <= width[:, None])
+    found = fits.any(1)
+    first = fits.int().argmax(1, keepdim=True)
+    tall = torch.where(found, tall.gather(1, first)[:, 0], (width / ratio[0]).round_().minimum(height))
+    wide = torch.where(found, wide.gather(1, first)[:, 0], (height * ratio[1]).round_().minimum(width))
+    box = torch.stack([tall, wide], 1)
+    room = true_size - box
+    place = torch.where(found[:, None], draw[:, -2:] * (room + 1), room / 2).floor_()
+    return torch.cat([place, box], 1)
+
+
+def centre_boxes(true_size: Tensor) -> Tensor:
+    """The central square with the image's short side, (B, 4); it may begin at half a pixel."""
+    short = true_size.amin(1, keepdim=True)
+    return torch.cat([(true_size - short) / 2, short.expand_as(true_size)], 1)
+
+
+@torch.no_grad()
+def resample(images: Tensor, boxes: Tensor, true_size: Tensor, flip: Tensor | None, size: int) -> Tensor:
+    """The boxes' content as images of `size` x `size` pixels, (B, C, size, size) float32 in 0..1.
+
+    Bilinear with antialiasing, as Pillow does it: each output pixel is the mean of the input pixels under
+    a triangle whose half-width is one output pixel or one input pixel, whichever is larger. Pixels
+    outside the box count nothing, pixels that its edge cuts count by the part inside.
+
+    Args:
+        images: (B, C, S, S), uint8 from 0 to 255 or floating from 0 to 1, of any strides.
+        boxes: (B, 4) float32, within the image, in pixels of the true image.
+        true_size: (B, 2) float32, the true height and width, of which `images` are resized copies.
+        flip: (B,) bool, which to mirror left to right; none if not given.
+        size: side of the result in pixels.
+    """
+    return untile(resampled_tiles(images, boxes, true_size, flip, size))
+
+
+def resampled_tiles(
+    images: Tensor, boxes: Tensor, true_size: Tensor, flip: Tensor | None, size: int
+) -> Tensor:
+    """`resample`, its result as tiles (see `banded_tiles`)."""
+    batch, side = len(images), images.shape[-1]
+    # rows and columns at once, below each other
+    start, length = (boxes.view(-1, 2, 2) * (side / true_size)[:, None]).permute(1, 2, 0).flatten(1)
+    mirror = None if flip is None else torch.cat([torch.zeros_like(flip), flip])
+    band = _triangle_band(start, length, mirror, side, size)
+    rows, columns = (Band(*halves) for halves in zip(*(part.split(batch) for part in band), strict=True))
+    if images.dtype == torch.uint8:
+        rows.weights.div_(255)
+    return banded_tiles(images, rows, columns)
+
+
+def _triangle_band(start: Tensor, length: Tensor, mirror: Tensor | None, inputs: int, size: int) -> Band:
+    """The weights of `size` pixels that share the run from `start` of `length` input pixels, each (B,)."""
+    side = tile_side(size)
+    step = (length / size)[:, None]
+    support = step.clamp(min=1)
+    place = torch.arange(size, device=start.device) + 0.5
+    if mirror is not None:
+        place = torch.where(mirror[:, None], size - place, place)
+    # counted from `start`: small numbers, so that float32 keeps 1e-5 of a pixel however large the image
+    centre = (place * step).unflatten(1, (-1, side))
+    lowest = centre[..., 0].minimum(centre[..., -1])
+    taps = min(math.ceil((side - 1) * inputs / size + 2 * max(inputs / size, 1.0)) + 1, inputs)
+    first = (lowest + (start[:, None] - support + 0.5)).floor_().clamp_(0, inputs - taps)
+    pixel = (first - start[:, None])[..., None] + torch.arange(taps, device=start.device)  # left edges
+    inside = torch.minimum(pixel + 1, length[:, None, None]).sub_(pixel.clamp(min=0)).clamp_(min=0)
+    scaled = pixel.add_(0.5).div_(support[..., None])[:, :, None]
+    weights = (scaled - centre.div_(support[..., None])[..., None]).abs_().clamp_(max=1)
+    weights = torch.addcmul(inside := inside[:, :, None], inside, weights, value=-1)  # inside * (1 - weights)
+    return Band(first.long(), weights.div_(weights.sum(-1, keepdim=True)))

@@ -1,0 +1,75 @@
+"""A module imports only from its own floor's left or from below (docs/architecture.md)."""
+
+import ast
+from pathlib import Path
+
+import tacit
+
+ROOT = Path(tacit.__file__).parent
+FLOORS = {
+    "errors": 0,
+    "files": 0,
+    "batch": 0,
+    "rng": 0,
+    "views": 1,
+    "losses": 1,
+    "data": 2,
+    "encoders": 2,
+    "methods": 3,
+    "report": 4,
+    "evaluation": 5,
+    "training": 6,
+    "claims": 7,
+    "battle": 7,
+    "cli": 8,
+}
+FREE = {"__init__", "__main__"}  # the package's lazy names, and the entry point
+
+
+def imports(path: Path) -> set[str]:
+    """First component below `tacit` of everything that a file imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names = [node.module or ""]
+            if node.module == "tacit":
+                names = [f"tacit.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("tacit.")}
+    return found - {"__version__"}
+
+
+def violations(root: Path) -> list[str]:
+    wrong = []
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root).parts[0].removesuffix(".py")
+        if place in FREE:
+            continue
+        for other in sorted(imports(path)):
+            same = other == place
+            if not same and FLOORS[other] >= FLOORS[place] and not (FLOORS[other] == FLOORS[place] == 0):
+                wrong.append(f"{path.relative_to(root)} imports tacit.{other}")
+    return wrong
+
+
+def test_nothing_imports_from_above_or_beside():
+    # data and encoders share a floor and do not know each other; so do views and losses
+    assert violations(ROOT) == []
+
+
+def test_the_check_sees_a_violation(tmp_path):
+    (tmp_path / "losses").mkdir()
+    (tmp_path / "losses" / "bad.py").write_text("def f():\n    from tacit.methods import base\n")
+    assert violations(tmp_path) == ["losses/bad.py imports tacit.methods"]
+
+
+def test_methods_know_nothing_of_lightning_files_or_the_command_line():
+    forbidden = {"lightning", "pathlib", "os", "argparse", "jsonargparse"}
+    for path in (ROOT / "methods").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not forbidden & {name.split(".")[0] for name in names}, path
