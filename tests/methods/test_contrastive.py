@@ -7,7 +7,13 @@ from torch.nn import functional as F
 from tacit.batch import Batch, Step
 from tacit.data.source import Source, Spec
 from tacit.encoders.zoo import build_encoder
-from tacit.losses.contrastive import decoupled_contrastive, info_nce, nearest
+from tacit.losses.contrastive import (
+    decoupled_contrastive,
+    decoupled_contrastive_weighted,
+    info_nce,
+    nearest,
+    npc_multiplier,
+)
 from tacit.methods.registry import METHODS, method_class
 from tacit.rng import Rng, seeded
 
@@ -76,7 +82,24 @@ def test_simclr_and_dcl_minimise_their_papers_loss():
         expected = function(*projections(method, views), 0.2)
         (loss,) = method.losses(views, STEP).values()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
-        assert 0 < method.notes["npc"] < 1
+        q = npc_multiplier(*projections(method, views), 0.2).mean()
+        assert method.notes["npc"].item() == pytest.approx(q.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_dclw_minimises_its_papers_loss(detach):
+    method = make("dclw", temperature=0.2, sigma=0.3, detach_weight=detach)
+    views = method.views(batch(), Rng.of(0), STEP)
+    grads = []
+    for loss in (
+        method.losses(views, STEP)["dclw"],
+        decoupled_contrastive_weighted(*projections(method, views), 0.2, 0.3, detach_weight=detach),
+    ):
+        method.zero_grad()
+        loss.backward()
+        grads.append((loss.item(), method.project[0].weight.grad.clone()))
+    assert grads[0][0] == pytest.approx(grads[1][0], abs=1e-5)
+    assert torch.allclose(grads[0][1], grads[1][1], atol=1e-4)
 
 
 def test_dclw_tends_to_dcl_for_a_large_sigma():

@@ -6,7 +6,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
@@ -82,8 +82,10 @@ class Parser(ArgumentParser):
         return f"option {option} takes {wanted}, not '{value}'"
 
 
-def add_options(parser: Parser, function: Function, skip: Collection[str] = ()) -> None:
-    """An option per keyword-only parameter, a positional per other parameter without a default."""
+def add_options(
+    parser: Parser, function: Function, skip: Collection[str] = (), notes: Mapping[str, str] | None = None
+) -> None:
+    """An option per parameter; `notes` are added to the help of some."""
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -93,7 +95,7 @@ def add_options(parser: Parser, function: Function, skip: Collection[str] = ()) 
             parser,
             name,
             _from_words(hints[name]),
-            help_of(function, name),
+            help_of(function, name) + (notes or {}).get(name, ""),
             required=required,
             default=None if required else parameter.default,
         )

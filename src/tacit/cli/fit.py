@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tacit.cli.arguments import Parser, add_option, add_options, help_of
 from tacit.errors import UsageError
 from tacit.methods.registry import all_methods, method_class
 from tacit.training.fit import fit
+from tacit.training.run import is_main_process
 
 _USAGE = "--data WHERE [--encoder SPEC] [--out DIR] [--config FILE] [--method.OPTION VALUE] ..."
 
@@ -33,6 +35,8 @@ def run(argv: Sequence[str]) -> None:
     if arguments["data"] is None:
         raise UsageError("which data? pass --data FOLDER (or a .npz, hf:NAME, digits, mnist5k)")
     result = fit(**arguments)
+    if not is_main_process():
+        return
     print(f"encoder: {result.folder / 'encoder.safetensors'}")
     print(f"report:  {result.folder / 'report.html'}")
     print(
@@ -95,7 +99,7 @@ def _parser(slug: str) -> Parser:
     parser = Parser(f"fit {slug}", fit, _USAGE)
     parser.add_argument("--config", action="config", help="YAML file with settings, such as a run's run.yaml")
     add_option(parser, "data", str | None, help_of(fit, "data"))
-    add_options(parser, fit, skip=("method", "data", "options"))
+    add_options(parser, fit, skip=("method", "data", "options"), notes=_defaults(slug))
     parser.add_argument("--record", type=dict | None, default=None, help=SUPPRESS)
     if slug != "METHOD":
         parser.add_class_arguments(method_class(slug), "method", skip={"encoder"})
@@ -103,6 +107,14 @@ def _parser(slug: str) -> Parser:
             "--method.name", type=str, default=slug, help="slug of the method; the first word says it"
         )
     return parser
+
+
+def _defaults(slug: str) -> dict[str, str]:
+    """What an option of the recipe is for this method where it is not given."""
+    if slug == "METHOD":
+        return {}
+    recipe = method_class(slug).recipe
+    return {f.name: f" ({slug}: {getattr(recipe, f.name)})" for f in fields(recipe)}
 
 
 def _arguments(parsed: Namespace) -> dict[str, Any]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from tacit.batch import Step
 from tacit.encoders.heads import mlp
-from tacit.losses.contrastive import (
-    dclw_weights,
-    decoupled_contrastive,
-    decoupled_contrastive_weighted,
-    npc_multiplier,
-)
+from tacit.losses.contrastive import contrastive_terms, dclw_weights
 from tacit.methods.simclr import IMAGENET
 from tacit.methods.two_views import TwoViews
 from tacit.views.image import Augment
@@ -56,8 +52,9 @@ class DCL(TwoViews):
     def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
         """The decoupled loss of this batch, in nats."""
         a, b = (self.project(self.encoder(view)) for view in views)
-        self.note("npc", npc_multiplier(a, b, self.temperature).mean())
-        return {"dcl": decoupled_contrastive(a, b, self.temperature)}
+        positive, negatives = contrastive_terms(a, b, self.temperature)  # p and log S of each anchor
+        self.note("npc", torch.sigmoid(negatives - positive).mean())
+        return {"dcl": (negatives - positive).mean()}
 
 
 class DCLW(DCL):
@@ -100,9 +97,9 @@ class DCLW(DCL):
     def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
         """The weighted decoupled loss of this batch, in nats."""
         a, b = (self.project(self.encoder(view)) for view in views)
-        self.note("npc", npc_multiplier(a, b, self.temperature).mean())
-        self.note("negative_weights", (dclw_weights(a, b, self.sigma) < 0).float().mean())
-        loss = decoupled_contrastive_weighted(
-            a, b, self.temperature, self.sigma, detach_weight=self.detach_weight
-        )
-        return {"dclw": loss}
+        positive, negatives = contrastive_terms(a, b, self.temperature)  # p and log S of each anchor
+        weight = dclw_weights(a, b, self.sigma)
+        self.note("npc", torch.sigmoid(negatives - positive).mean())
+        self.note("negative_weights", (weight < 0).float().mean())
+        weight = weight.detach() if self.detach_weight else weight
+        return {"dclw": (negatives - weight.repeat(2) * positive).mean()}

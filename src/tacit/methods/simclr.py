@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tacit.batch import Step
 from tacit.encoders.heads import mlp
-from tacit.losses.contrastive import info_nce, npc_multiplier
+from tacit.losses.contrastive import contrastive_terms
 from tacit.methods.recipe import Recipe
 from tacit.methods.two_views import TwoViews
 from tacit.views.image import Augment
@@ -64,5 +66,6 @@ class SimCLR(TwoViews):
     def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
         """The contrastive loss of this batch, in nats."""
         a, b = (self.project(self.encoder(view)) for view in views)
-        self.note("npc", npc_multiplier(a, b, self.temperature).mean())
-        return {"info_nce": info_nce(a, b, self.temperature)}
+        positive, negatives = contrastive_terms(a, b, self.temperature)  # p and log S of each anchor
+        self.note("npc", torch.sigmoid(negatives - positive).mean())
+        return {"info_nce": F.softplus(negatives - positive).mean()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from tacit import __version__
@@ -104,6 +105,11 @@ class Run:
         text = io.StringIO()
         csv.writer(text).writerows([Skipped._fields, *skipped])
         write_atomically(self.folder / "skipped.csv", text.getvalue())
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and talks. Lightning starts the others by calling the program again."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def versions() -> dict[str, str]:

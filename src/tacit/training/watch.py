@@ -18,7 +18,7 @@ from tacit.training.checkpoint import Checkpoint
 from tacit.training.learner import Learner
 from tacit.training.metrics import Metrics
 from tacit.training.progress import ProgressBar
-from tacit.training.run import Run
+from tacit.training.run import Run, is_main_process
 
 _ROWS = 1000  # of metrics.csv per run, at most, beside those at the ends of epochs
 _PROBES = 50  # probes per run, at most
@@ -38,7 +38,8 @@ class Watch(Callback):
     ) -> None:
         plan = learner.plan
         self.run, self.probe, self.bar = run, probe, bar
-        self.metrics = Metrics(run.metrics_file, start=learner.start)
+        if is_main_process():
+            self.metrics = Metrics(run.metrics_file, start=learner.start)
         self.row_every = max(1, plan.total // _ROWS)
         self.probe_every = max(1, plan.epochs // _PROBES)
         self.best = best
@@ -55,8 +56,8 @@ class Watch(Callback):
         self._seen = done
         if trainer.is_global_zero:
             self._after_step(learner, done)
-        if self.signal is not None:
-            trainer.should_stop = True
+        # all processes stop after the same step, also if only one got the signal
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
 
     def _after_step(self, learner: Learner, done: int) -> None:
         plan = learner.plan

@@ -27,7 +27,7 @@ from tacit.errors import UsageError
 from tacit.rng import Rng
 
 GREY = (0.2989, 0.587, 0.114)  # Rec. 601, to the digits that torchvision has
-ORDERS = tuple(permutations(range(4)))
+_ORDERS = torch.tensor(list(permutations(range(4))))
 
 
 class Jitter(NamedTuple):
@@ -71,7 +71,7 @@ class Normal(NamedTuple):
         Raises:
             UsageError: not one number per channel, or a standard deviation that is not positive.
         """
-        normal = cls(*(tuple(torch.as_tensor(x, dtype=torch.float64).tolist()) for x in (mean, std)))
+        normal = cls(*(tuple(torch.as_tensor(x).reshape(-1).tolist()) for x in (mean, std)))
         if not len(normal.mean) == len(normal.std) == channels:
             raise UsageError(
                 f"the images have {channels} channels, but mean has {len(normal.mean)} numbers "
@@ -116,8 +116,9 @@ def draw_jitter(
     high = draw.new_tensor([*(1 + width for width in widths), hue])
     nothing = draw.new_tensor([1.0, 1.0, 1.0, 0.0])
     change = torch.where(draw[:, :1] < probability, torch.lerp(low, high, draw[:, 1:5]), nothing)
-    order = torch.tensor(ORDERS, device=index.device)[(draw[:, 5] * len(ORDERS)).long()]
-    return Jitter(*change.unbind(1), order, draw[:, 6] < grayscale)
+    order = _ORDERS.to(index.device)[(draw[:, 5] * len(_ORDERS)).long()]
+    bright, contrasted, saturated, shift = change.unbind(1)
+    return Jitter(bright, contrasted, saturated, shift, order, draw[:, 6] < grayscale)
 
 
 def colour_matrices(jitter: Jitter, channels: int, colour: bool = True) -> ColourMatrices:
@@ -144,7 +145,7 @@ def colour_matrices(jitter: Jitter, channels: int, colour: bool = True) -> Colou
         both = d @ c @ b @ a  # (2, B, C, C)
         if rgb:
             both = torch.where(jitter.grey[:, None, None], grey @ both, both)
-    return ColourMatrices(*both)
+    return ColourMatrices(both[0], both[1])
 
 
 def _hue_matrix(shift: Tensor, one: Tensor) -> Tensor:
@@ -164,26 +165,24 @@ def apply_colour(images: Tensor, matrices: ColourMatrices, normal: Normal | None
         matrices: of the same B and C.
         normal: what to normalise with, in the same pass over the pixels.
     """
-    return recolour(images[:, None], matrices, normal or Normal.none(images.shape[1]))[:, 0]
+    return recolour(images[:, None, None], matrices, normal or Normal.none(images.shape[1]))[:, 0, 0]
 
 
-def recolour(tiles: Tensor, matrices: ColourMatrices, normal: Normal) -> Tensor:
-    """`apply_colour` for images that are cut into tiles, (B, ..., C, height, width)."""
-    batch, (channels, height, width) = len(tiles), tiles.shape[-3:]
-    flat = tiles.reshape(batch, -1, channels, height * width)
-    count = flat.shape[1]
-    mean, std = flat.new_tensor(normal.mean)[:, None], flat.new_tensor(normal.std)[:, None]
+def recolour(tiles: Tensor, matrices: ColourMatrices, normal: Normal, out: Tensor | None = None) -> Tensor:
+    """`apply_colour` for images that are cut into tiles, (B, L, K, C, height, width); into `out` if given."""
+    *cut, channels, height, width = tiles.shape
+    flat = tiles.reshape(cut[0], -1, channels, height * width)
+    mean, std = flat.new_tensor([normal.mean, normal.std])[:, :, None]
     matrix = matrices.deviation / std
+    result = tiles.new_empty(tiles.shape) if out is None else out
     with torch.autocast(tiles.device.type, enabled=False):
         shift = (matrices.mean / std - matrix) @ flat.mean((1, 3))[:, :, None] - mean / std
-        matrix, shift = (
-            x[:, None].expand(-1, count, -1, -1).reshape(batch * count, channels, -1) for x in (matrix, shift)
-        )
-        result = torch.baddbmm(shift, matrix, flat.flatten(0, 1))
+        matrix, shift = (x[:, None].expand(-1, flat.shape[1], -1, -1).flatten(0, 1) for x in (matrix, shift))
+        torch.baddbmm(shift, matrix, flat.flatten(0, 1), out=result.view(-1, channels, height * width))
     for channel, (centre, spread) in enumerate(zip(*normal, strict=True)):
         # one channel at a time, as bounds that are tensors are ten times slower on the CPU
-        result[:, channel].clamp_(-centre / spread, (1 - centre) / spread)
-    return result.view(tiles.shape)
+        result.select(-3, channel).clamp_(-centre / spread, (1 - centre) / spread)
+    return result
 
 
 def normalise_(images: Tensor, normal: Normal) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from tacit.errors import UsageError
 from tacit.rng import Rng
 from tacit.views.banded import Band, banded_tiles, tile_side, untile
 from tacit.views.draw import between
@@ -35,19 +36,18 @@ def crop_boxes(
         ratio: smallest and largest width / height.
     """
     draw = rng.uniform(index, 2 * _ATTEMPTS + 2)
-    height, width = true_size.unbind(1)
-    area = (height * width)[:, None] * between(draw[:, :_ATTEMPTS], scale)
+    root_area = (true_size.prod(1, keepdim=True) * between(draw[:, :_ATTEMPTS], scale)).sqrt_()
     log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
-    aspect = between(draw[:, _ATTEMPTS:-2], log_ratio).exp_()
-    tall, wide = (area / aspect).sqrt_().round_(), (area * aspect).sqrt_().round_()
-    fits = (tall > 0) & (tall <= height[:, None]) & (wide > 0) & (wide <= width[:, None])
-    found = fits.any(1)
-    first = fits.int().argmax(1, keepdim=True)
-    tall = torch.where(found, tall.gather(1, first)[:, 0], (width / ratio[0]).round_().minimum(height))
-    wide = torch.where(found, wide.gather(1, first)[:, 0], (height * ratio[1]).round_().minimum(width))
-    box = torch.stack([tall, wide], 1)
+    root_aspect = (between(draw[:, _ATTEMPTS:-2], log_ratio) / 2).exp_()
+    attempts = torch.stack([root_area / root_aspect, root_area * root_aspect], 2).round_()  # (B, 10, 2)
+    fits = ((attempts > 0) & (attempts <= true_size[:, None])).all(2)
+    found, first = fits.int().max(1)  # of equal ones `max` names the first
+    found = found.bool()[:, None]
+    longest = true_size.flip(1) * true_size.new_tensor([1 / ratio[0], ratio[1]])
+    largest = longest.round_().clamp_(min=1).minimum(true_size)
+    box = torch.where(found, attempts[torch.arange(len(first), device=first.device), first], largest)
     room = true_size - box
-    place = torch.where(found[:, None], draw[:, -2:] * (room + 1), room / 2).floor_()
+    place = torch.where(found, draw[:, -2:] * (room + 1), room / 2).floor_()
     return torch.cat([place, box], 1)
 
 
@@ -71,8 +71,29 @@ def resample(images: Tensor, boxes: Tensor, true_size: Tensor, flip: Tensor | No
         true_size: (B, 2) float32, the true height and width, of which `images` are resized copies.
         flip: (B,) bool, which to mirror left to right; none if not given.
         size: side of the result in pixels.
+
+    Raises:
+        UsageError: shapes or types that do not fit together.
     """
+    check_images(images, true_size, size)
     return untile(resampled_tiles(images, boxes, true_size, flip, size))
+
+
+def check_images(images: Tensor, true_size: Tensor, size: int) -> None:
+    """Raise `UsageError` unless `resample` can work with these."""
+    square = images.ndim == 4 and images.shape[2] == images.shape[3]
+    if not square or not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise UsageError(
+            "images must be (B, C, S, S), uint8 or floating, "
+            f"not {tuple(images.shape)} of {str(images.dtype).removeprefix('torch.')}"
+        )
+    if true_size.shape != (len(images), 2):
+        raise UsageError(
+            f"true_size must be height and width of each image, ({len(images)}, 2), "
+            f"not {tuple(true_size.shape)}"
+        )
+    if size < 1:
+        raise UsageError(f"size must be at least 1 pixel, not {size}")
 
 
 def resampled_tiles(
@@ -81,7 +102,7 @@ def resampled_tiles(
     """`resample`, its result as tiles (see `banded_tiles`)."""
     batch, side = len(images), images.shape[-1]
     # rows and columns at once, below each other
-    start, length = (boxes.view(-1, 2, 2) * (side / true_size)[:, None]).permute(1, 2, 0).flatten(1)
+    start, length = (boxes.reshape(-1, 2, 2) * (side / true_size)[:, None]).permute(1, 2, 0).flatten(1)
     mirror = None if flip is None else torch.cat([torch.zeros_like(flip), flip])
     band = _triangle_band(start, length, mirror, side, size)
     rows, columns = (Band(*halves) for halves in zip(*(part.split(batch) for part in band), strict=True))
@@ -107,5 +128,6 @@ def _triangle_band(start: Tensor, length: Tensor, mirror: Tensor | None, inputs:
     inside = torch.minimum(pixel + 1, length[:, None, None]).sub_(pixel.clamp(min=0)).clamp_(min=0)
     scaled = pixel.add_(0.5).div_(support[..., None])[:, :, None]
     weights = (scaled - centre.div_(support[..., None])[..., None]).abs_().clamp_(max=1)
-    weights = torch.addcmul(inside := inside[:, :, None], inside, weights, value=-1)  # inside * (1 - weights)
+    inside = inside[:, :, None]
+    torch.addcmul(inside, inside, weights, value=-1, out=weights)  # inside * (1 - weights)
     return Band(first.long(), weights.div_(weights.sum(-1, keepdim=True)))
