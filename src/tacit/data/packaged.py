@@ -32,8 +32,8 @@ PACKAGED: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {"digits": _d
 def open_packaged(name: str, options: Options) -> Images:
     """A packaged set by its name in `PACKAGED`, labelled, held in memory.
 
-    Neither set comes with a split of its own; every fifth image is `test` (our choice, so that figures
-    on these sets can be compared), the others are `train`.
+    Neither set comes with a split of its own; every fifth image of a class is `test` (our choice, so
+    that figures on these sets can be compared), the others are `train`.
 
     Raises:
         UsageError: the package that holds it is not installed, or the images cannot have so many channels.
@@ -48,6 +48,6 @@ def open_packaged(name: str, options: Options) -> Images:
     source = Images(pixels, true_size, names, fingerprint_of(names, (image.tobytes() for image in images)))
     source.labels = labels.astype(np.int64)
     source.spec = replace(source.spec, classes=tuple(map(str, range(10))))
-    held_out = np.arange(len(images)) % 5 == 4
-    source.splits = {"train": np.flatnonzero(~held_out), "test": np.flatnonzero(held_out)}
+    test = np.sort(np.concatenate([np.flatnonzero(labels == c)[4::5] for c in np.unique(labels)]))
+    source.splits = {"train": np.setdiff1d(np.arange(len(images)), test), "test": test}
     return source

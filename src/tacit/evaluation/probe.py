@@ -73,16 +73,22 @@ class ProbeReport:
         write_atomically(path, json.dumps(self.as_json(), indent=2))
 
     def __str__(self) -> str:
-        rows = [f"{'':16}{'kNN':>24}{'linear':>24}"]
-        for result in self.results:
-            cells = "".join(f"{_percent(score):>24}" for score in (result.knn, result.linear))
-            rows.append(f"{result.representation:16}{cells}")
         p = self.protocol
-        rows.append(
+        return (
+            f"{table(self.results)}\n"
             f"test accuracy in % [95 % interval]; {p['train']} train, {p['validation']} validation, "
-            f"{p['test']} test samples, {len(p['classes'])} classes, split: {p['split']}"
+            f"{p['test']} test samples, {len(p['classes'])} classes\n"
+            f"split: {p['split']}"
         )
-        return "\n".join(rows)
+
+
+def table(results: Sequence[Result]) -> str:
+    """One line per representation: accuracy in % with its 95 % interval, kNN and linear."""
+    rows = [f"{'':16}{'kNN':>24}{'linear':>24}"]
+    for result in results:
+        cells = "".join(f"{_percent(score):>24}" for score in (result.knn, result.linear))
+        rows.append(f"{result.representation:16}{cells}")
+    return "\n".join(rows)
 
 
 def probe(
