@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from tacit.cli.main import main
+from tacit.training.checkpoint import Checkpoint
 
 FIT = ["--encoder", "tacit/convnet", "--epochs", "1", "--batch-size", "16", "--device", "cpu", "--quiet"]
 
@@ -58,7 +59,7 @@ def test_wrong_type_for_an_option(answer, jpgs):
     code, line = answer("fit", "dcl", "--data", jpgs, "--method.temperature", "warm")
     assert (code, line) == (2, "tacit: option --method.temperature takes a number, not 'warm'")
     code, line = answer("fit", "dcl", "--data", jpgs, "--precision", "64")
-    assert (code, line) == (2, "tacit: option --precision takes one of auto, 32, bf16, 16, not '64'")
+    assert (code, line) == (2, "tacit: option --precision takes one of auto, 32, bf16, not '64'")
 
 
 def test_unknown_option(answer, jpgs):
@@ -82,6 +83,8 @@ def test_a_run_that_exists(answer, jpgs, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     (out / "run.yaml").write_text(yaml.safe_dump({"method": {"name": "dcl"}}))
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints" / "last.pt").write_bytes(b"")
     code, line = answer("fit", "dcl", "--data", jpgs, *FIT, "--out", out)
     assert code == 2
     assert "unfinished run" in line
@@ -177,13 +180,67 @@ def test_no_such_device(answer, jpgs, tmp_path):
     assert "no device 'tpu9'" in line
 
 
-def test_a_bug_is_one_line_too(answer, monkeypatch):
+def test_a_wrong_option_does_not_burn_the_folder(answer, jpgs, tmp_path):
+    words = ["fit", "dcl", "--data", jpgs, *FIT, "--out", tmp_path / "x"]
+    assert "unknown optimizer 'sdg'; did you mean" in answer(*words, "--optimizer", "sdg")[1]
+    assert "temperature" in answer(*words, "--method.temperature", "0")[1]
+    assert main([str(word) for word in words]) == 0
+
+
+def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(answer, jpgs, tmp_path):
+    words = ["fit", "dcl", "--data", jpgs, *FIT, "--optimizer", "momentum", "--lr", "1e30"]
+    code, line = answer(*words, "--epochs", "3", "--warmup", "0", "--out", tmp_path / "x")
+    assert code == 1
+    assert "the loss is nan" in line
+    assert "--lr" in line
+    saved = Checkpoint.load(tmp_path / "x" / "checkpoints" / "last.pt")
+    assert saved.step == 1
+    assert not (tmp_path / "x" / "encoder.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--accumulate", 0], "accumulate must be at least 1"),
+        (["--devices", 0], "devices must be at least 1"),
+        (["--workers", -1], "workers must be at least 0"),
+        (["--size", 0], "size must be at least 4"),
+        (["--encoder", "tacit/convnet?depth=0"], "depth of at least 1"),
+        (["--method.projection", 0], "at least 1 unit"),
+        (["--out", ""], "--out is empty"),
+        (["--data", ""], "are not named"),
+    ],
+)
+def test_numbers_and_names_that_make_no_sense(answer, jpgs, tmp_path, words, message):
+    code, line = answer("fit", "dcl", "--data", jpgs, *FIT, "--out", tmp_path / "x", *words)
+    assert code == 2
+    assert message in line
+    assert not (tmp_path / "x").exists()
+
+
+def test_probing_with_numbers_that_make_no_sense(answer, labelled_folder, tmp_path):
+    words = ["probe", "tacit/convnet", "--data", labelled_folder]
+    assert answer(*words, "--k", 0)[0] == 2
+    assert answer(*words, "--batch-size", 0)[0] == 2
+    assert answer("probe", "resnet18", "--data", labelled_folder) == (
+        2,
+        "tacit: encoder 'resnet18' names no family; did you mean 'timm/resnet18'?",
+    )
+    out = tmp_path / "e.csv"
+    assert (
+        answer("embed", "tacit/convnet", "--data", labelled_folder, "--out", out, "--batch-size", -4)[0] == 2
+    )
+    assert not out.exists()
+
+
+def test_a_bug_is_one_line_too(capsys, monkeypatch):
     def broken(name):
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr("tacit.cli.main.import_module", broken)
-    code = main(["methods"])
+    code, line = main(["methods"]), capsys.readouterr().err
     assert code == 1
+    assert "failed unexpectedly (ZeroDivisionError: division by zero)" in line
 
 
 def test_bare_tacit_helps(capsys):

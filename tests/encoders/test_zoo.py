@@ -213,3 +213,10 @@ def test_which_specs_bring_weights():
             "timm/resnet18?weights=f",
         )
     ] == [False, True, True, False, True]
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet10t", "convnext_atto", "ghostnet_050"])
+def test_the_card_tells_the_length_of_what_comes_out(name):
+    encoder = build_encoder(f"timm/{name}", size=64).eval()
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, 3, 64, 64)).shape == (1, card_of(encoder).num_features)

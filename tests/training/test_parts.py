@@ -38,11 +38,6 @@ def test_biases_and_norms_are_not_decayed():
     assert decayed[0] is net[0].weight
 
 
-def test_an_unknown_optimizer_gets_the_nearest():
-    with pytest.raises(UsageError, match="adamw"):
-        make_optimizer(nn.Linear(1, 1), recipe(optimizer="adamww"))
-
-
 def test_lars_by_hand():
     layer = nn.Linear(2, 1, bias=False)
     with torch.no_grad():

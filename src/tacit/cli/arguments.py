@@ -77,7 +77,8 @@ class Parser(ArgumentParser):
         wanted = _type_name(getattr(action, "_typehint", None) or getattr(action, "type", None))
         option = f"--{key if '.' in key else key.replace('_', '-')}"
         if given is None:
-            return f"option {option}: {' '.join(message.split())}"
+            said = message.split(":", 1)[-1] if message.startswith(("Parser key", "parser key")) else message
+            return f"option {option}: {' '.join(said.split())}"
         value = given[1].strip().strip("'\"")
         return f"option {option} takes {wanted}, not '{value}'"
 
@@ -106,7 +107,7 @@ def add_option(
 ) -> None:
     """One option; booleans become a pair of flags."""
     option = f"--{name.replace('_', '-')}"
-    if kind is bool:
+    if kind in (bool, bool | None):
         parser.add_argument(
             option, action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=default, help=text
         )

@@ -32,16 +32,15 @@ def run(argv: Sequence[str]) -> None:
     arguments = _arguments(parsed)
     if parsed.method.name != slug:
         raise UsageError(f"the configuration is for the method '{parsed.method.name}', not '{slug}'")
-    if arguments["data"] is None:
+    if parsed.data is None:
         raise UsageError("which data? pass --data FOLDER (or a .npz, hf:NAME, digits, mnist5k)")
     result = fit(**arguments)
     if not is_main_process():
         return
     print(f"encoder: {result.folder / 'encoder.safetensors'}")
     print(f"report:  {result.folder / 'report.html'}")
-    print(
-        f"next:    tacit probe {result} --data LABELLED   or   tacit embed {result} --data WHERE --out FILE"
-    )
+    print(f"next:    tacit probe {result.quoted} --data LABELLED")
+    print(f"         tacit embed {result.quoted} --data WHERE --out FILE.parquet")
 
 
 def _method(argv: list[str]) -> tuple[str | None, list[str]]:

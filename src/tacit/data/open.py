@@ -77,6 +77,8 @@ def _read(where: str | os.PathLike[str], options: Options) -> Source:
         return open_hub(where.removeprefix("hf:"), options)
     if isinstance(where, str) and where in PACKAGED:
         return open_packaged(where, options)
+    if not str(where).strip():
+        raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
     path = Path(where).expanduser()
     try:
         if path.is_dir():

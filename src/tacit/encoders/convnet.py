@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tacit.errors import UsageError
+
 
 class ConvNet(nn.Module):
     """Stride-2 3x3 convolutions with BatchNorm and ReLU, then global average pooling; timm's contract.
@@ -17,6 +19,10 @@ class ConvNet(nn.Module):
 
     def __init__(self, channels: int = 3, width: int = 32, depth: int = 3) -> None:
         super().__init__()
+        if width < 1 or depth < 1:
+            raise UsageError(
+                f"tacit/convnet needs a width and a depth of at least 1, not {width} and {depth}"
+            )
         layers: list[nn.Module] = []
         widths = tuple(width * 2**i for i in range(depth))
         for before, width in zip((channels, *widths[:-1]), widths, strict=True):

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from tacit.errors import UsageError
+
 
 def mlp(
     widths: Sequence[int], *, norm: bool = True, last_norm: bool = False, last_bias: bool = True
@@ -18,6 +20,8 @@ def mlp(
     Written here because torchvision's `MLP` puts no normalisation on its last layer and always a
     bias before one.
     """
+    if min(widths) < 1:
+        raise UsageError(f"a head's layers need at least 1 unit, not {min(widths)}")
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2

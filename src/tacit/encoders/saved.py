@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from safetensors.torch import save
@@ -17,7 +18,10 @@ WEIGHTS, CARD = "encoder.safetensors", "encoder.json"
 
 def save_encoder(encoder: nn.Module, folder: Path) -> None:
     """Write weights and card into `folder`; each file appears whole or not at all."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    # a clone each: safetensors refuses tensors that share memory, as tied weights do
+    state = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()
+    }
     write_atomically(folder / WEIGHTS, save(state))
     write_atomically(folder / CARD, json.dumps(card_of(encoder).as_json(), indent=2).encode())
 
@@ -34,7 +38,7 @@ def load_card(folder: Path) -> EncoderCard:
     if not (folder / CARD).is_file():
         unfinished = (folder / "run.yaml").is_file()
         mend = (
-            "its run has not finished; go on with: tacit fit --resume --out " + str(folder)
+            f"its run has not finished; go on with: tacit fit --resume --out {shlex.quote(str(folder))}"
             if unfinished
             else "name a folder that `tacit fit --out` wrote"
         )

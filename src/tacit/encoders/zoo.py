@@ -108,7 +108,8 @@ def build_encoder(
         mean=mean or half,
         std=std or half,
         small_input=small,
-        num_features=model.num_features,  # type: ignore[arg-type]
+        # some timm models widen their features once more: num_features is what goes in there
+        num_features=int(getattr(model, "head_hidden_size", None) or model.num_features),  # type: ignore[arg-type]
     )
     return model
 
@@ -152,7 +153,10 @@ def fixed_size(spec: str) -> int | None:
 
     parsed = Spec.parse(spec)
     if "img_size" in parsed.options:
-        return int(parsed.options["img_size"])
+        size = parsed.options["img_size"]
+        if not isinstance(size, int) or size < 1:
+            raise UsageError(f"encoder {spec}: img_size must be a whole number of pixels, not '{size}'")
+        return size
     name = parsed.name
     config = get_pretrained_cfg(name) if is_model(name.partition(".")[0]) else None
     return config.input_size[-1] if config is not None and config.fixed_input_size else None

@@ -10,8 +10,11 @@ from torch.nn import functional as F
 def effective_rank(features: Tensor) -> float:
     """exp of the entropy of the normalised singular values (Roy and Vetterli, 2007), of centred features.
 
-    features: (N, D). Between 1, all features on one line, and min(N, D). 0 if they are all equal.
+    features: (N, D). Between 1, all features on one line, and min(N, D). 0 if all are equal,
+    NaN if one is not finite.
     """
+    if not torch.isfinite(features).all():
+        return float("nan")
     centred = features.double() - features.double().mean(0)
     values = torch.linalg.svdvals(centred)
     if values[0] <= 1e-9 * features.double().abs().max().clamp_min(1e-30) * features.numel() ** 0.5:

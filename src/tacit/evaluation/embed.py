@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
@@ -23,7 +24,7 @@ Rows = Iterable[tuple[slice, np.ndarray]]
 
 
 def embed(
-    what: str | os.PathLike[str],
+    what: str | os.PathLike[str] | nn.Module,
     data: str | os.PathLike[str] | Source,
     out: str | os.PathLike[str],
     *,
@@ -36,7 +37,7 @@ def embed(
     """Write one feature vector per sample, with its file name and, where known, its label.
 
     Args:
-        what: a run folder, or an encoder's spec string such as timm/resnet18.
+        what: a run folder, an encoder's spec string such as timm/resnet18, or a module with a card.
         data: images: a folder, a MedMNIST-style .npz, hf:NAME, ...
         out: the file to write: .parquet (columns file, label, embedding), .csv (file, label, e0, e1, ...)
             or .npz (arrays name, label, embedding).
@@ -57,6 +58,8 @@ def embed(
         raise unknown("ending of --out", target.suffix or str(target), _WRITERS)
     if target.is_dir():
         raise UsageError(f"--out {target} is a folder; name a file")
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     open_data = partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache)
     encoder, source, _ = encoder_for(what, open_data)
     rows = feature_batches(encoder_features(encoder, pick_device(device)), source, batch_size=batch_size)

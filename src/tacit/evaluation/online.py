@@ -21,14 +21,16 @@ class OnlineProbe:
     """Measures an encoder on the same few samples each time, so that its curve is comparable.
 
     Labels, if there are any, serve for watching only: no gradient comes from them. A source that
-    brings a validation split is probed on it; otherwise a fifth of the labelled samples is.
+    brings a validation split is probed on it, any other on a fifth of the labelled training samples.
+    A test split is never looked at.
     """
 
-    def __init__(self, source: Source, rng: Rng) -> None:
+    def __init__(self, source: Source, train: np.ndarray, rng: Rng) -> None:
+        """source: all splits; train: the positions that are learned from."""
         self.source = source
-        spaced = np.linspace(0, len(source) - 1, min(_HEALTH, len(source)))
-        self.health = np.unique(spaced.astype(np.int64))
-        self.bank, self.queries = _split(source, rng)
+        spaced = np.linspace(0, len(train) - 1, min(_HEALTH, len(train)))
+        self.health = train[spaced.astype(np.int64)]
+        self.bank, self.queries = _split(source, train, rng)
 
     @property
     def has_labels(self) -> bool:
@@ -56,14 +58,14 @@ class OnlineProbe:
         return (votes.argmax(1) == labels[self.queries]).float().mean().item()
 
 
-def _split(source: Source, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    labelled = source.labelled
+def _split(source: Source, train: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
+    labelled = train[source.labels[train] != UNLABELLED]
     nothing = np.empty(0, np.int64)
     if len(np.unique(source.labels[labelled])) < 2:
         return nothing, nothing
-    if {"train", "val"} <= source.splits.keys():
-        parts = [source.splits[name] for name in ("train", "val")]
-        bank, queries = (part[source.labels[part] != UNLABELLED] for part in parts)
+    if "train" in source.splits and "val" in source.splits:
+        validation = source.splits["val"]
+        bank, queries = labelled, validation[source.labels[validation] != UNLABELLED]
     else:
         first, second = stratified_split(source.labels[labelled], (0.8, 0.2), rng("online split"))
         bank, queries = labelled[first], labelled[second]

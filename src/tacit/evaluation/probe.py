@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
+from torch import nn
 
 from tacit import __version__
 from tacit.data.labels import stratified_split
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
+from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder, is_pretrained
 from tacit.errors import UsageError
 from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
 from tacit.evaluation.knn import knn_predict
 from tacit.evaluation.linear import STRENGTHS, sweep_linear
-from tacit.evaluation.subject import LARGEST_VIEW, OnBadFile, encoder_for, pick_device
+from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
 from tacit.files import write_atomically
 from tacit.rng import Rng
 
@@ -92,7 +95,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def probe(
-    what: str | os.PathLike[str],
+    what: str | os.PathLike[str] | nn.Module,
     data: str | os.PathLike[str] | Source,
     *,
     labels: str | None = None,
@@ -112,7 +115,7 @@ def probe(
     part is looked at once.
 
     Args:
-        what: a run folder, or an encoder's spec string such as timm/resnet18.
+        what: a run folder, an encoder's spec string such as timm/resnet18, or a module with a card.
         data: labelled images: a folder with class folders, a MedMNIST-style .npz, hf:NAME, ...
         labels: a CSV of file names and labels, for a folder without class folders.
         baselines: also measure the random twin and raw pixels.
@@ -130,17 +133,17 @@ def probe(
     Raises:
         UsageError: no such run or data, or too few labels.
     """
+    if k < 1 or batch_size < 1:
+        raise UsageError(f"k and batch_size must be at least 1, not {k} and {batch_size}")
     open_data = partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache)
     encoder, source, spec = encoder_for(what, open_data)
     split, how = probe_split(source, seed)
     place = pick_device(device)
-    named: list[tuple[str, Embed]] = [
-        ("learned" if is_pretrained(spec) else "random", encoder_features(encoder, place))
-    ]
-    if baselines and is_pretrained(spec):
-        channels, side = source.spec.shape[:2]
-        twin = build_encoder(f"random:{spec}", channels=channels, size=min(side, LARGEST_VIEW), seed=seed)
-        named.append(("random twin", encoder_features(twin, place)))
+    module = isinstance(what, nn.Module)
+    learned = module or is_pretrained(spec)
+    named: list[tuple[str, Embed]] = [("learned" if learned else "random", encoder_features(encoder, place))]
+    if baselines and learned and not module:
+        named.append(("random twin", encoder_features(_twin(encoder, spec, seed), place)))
     if baselines:
         named.append(("raw pixels", pixel_features()))
     results = measure(named, source, split, k=k, batch_size=batch_size)
@@ -163,10 +166,24 @@ def probe(
         "version": __version__,
     }
     report = ProbeReport(tuple(results), protocol)
-    target = _target(what, spec, source, out)
+    target = _target(spec, protocol, out)
     if target is not None:
         report.save(target)
     return report
+
+
+def _twin(encoder: nn.Module, spec: str, seed: int) -> nn.Module:
+    """The same architecture on the same input, untrained."""
+    card = card_of(encoder)
+    return build_encoder(
+        f"random:{spec}",
+        channels=card.channels,
+        size=card.size,
+        mean=card.mean,
+        std=card.std,
+        small_input=card.small_input,
+        seed=seed,
+    )
 
 
 def measure(
@@ -214,7 +231,7 @@ def probe_split(source: Source, seed: int) -> tuple[Split, str]:
     rng = Rng.of(seed)("probe split")
     own = {name: part[source.labels[part] != UNLABELLED] for name, part in source.splits.items()}
     own = {name: part for name, part in own.items() if len(part)}
-    pool = own.get("train", source.labelled if "test" not in own else np.empty(0, np.int64))
+    pool = own["train"] if "train" in own and "test" in own else source.labelled
     counts = np.bincount(source.labels[pool], minlength=0)
     if (counts > 0).sum() < 2:
         raise UsageError("the data have one class only: a probe needs two at least")
@@ -253,9 +270,11 @@ def _percent(score: Score) -> str:
     return f"{100 * score.accuracy:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
-def _target(what: str | os.PathLike[str], spec: str, source: Source, out: str | None) -> Path | None:
+def _target(spec: str, protocol: Mapping[str, Any], out: str | None) -> Path | None:
+    """Where the report goes. Its name tells data and protocol apart, so that none replaces another."""
     if out is not None:
         return Path(out)
     if not spec.startswith("run:"):
         return None
-    return Path(spec.removeprefix("run:")) / "probes" / f"{source.fingerprint[:12]}.json"
+    digest = blake2b(json.dumps(protocol, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return Path(spec.removeprefix("run:")) / "probes" / f"{protocol['fingerprint'][:12]}-{digest}.json"

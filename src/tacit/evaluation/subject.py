@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from tacit.data.source import Source
-from tacit.encoders.card import EncoderCard
+from tacit.encoders.card import EncoderCard, card_of
 from tacit.encoders.saved import load_card
-from tacit.encoders.zoo import FAMILIES, build_encoder, fixed_size
+from tacit.encoders.zoo import FAMILIES, Spec, build_encoder, fixed_size
 from tacit.errors import UsageError
 
 OnBadFile = Literal["stop", "skip"]
+_DEVICES = ("cpu", "cuda", "mps")
 LARGEST_VIEW = 224  # pixels, where neither the user nor the encoder asks for a size
 
 
@@ -32,16 +33,23 @@ def is_spec(what: str) -> bool:
 
 
 def encoder_for(
-    what: str | os.PathLike[str], open_data: Callable[..., Source]
+    what: str | os.PathLike[str] | nn.Module, open_data: Callable[..., Source]
 ) -> tuple[nn.Module, Source, str]:
     """The encoder, the data opened with the channels and resolution that it wants, and its spec string.
 
-    what: a run folder or a spec string. open_data: `open_source` with all but `channels` and `max_size`.
+    what: a run folder, a spec string, or a module with a card.
+    open_data: `open_source` with all filled in but `channels` and `max_size`.
 
     Raises:
         UsageError: no run, no such encoder, no data, or a number of channels that does not fit.
     """
+    if isinstance(what, nn.Module):
+        return what.eval(), _open_as(card_of(what), open_data), type(what).__name__
     text = os.fspath(what)
+    if not text.strip():
+        raise UsageError("which encoder? name a run folder, or a spec such as timm/resnet18")
+    if not is_spec(text) and not Path(text).exists() and "/" not in text:
+        Spec.parse(text)  # says which family is meant, if the word is a model's name
     spec = text if is_spec(text) else f"run:{text}"
     inner = spec.removeprefix("random:")
     if inner.startswith("run:"):
@@ -74,6 +82,8 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if cuda else "mps" if mps else "cpu")
     try:
         torch.empty(0, device=device)
-        return torch.device(device)
+        if (found := torch.device(device)).type in _DEVICES:
+            return found
     except (RuntimeError, AssertionError):
-        raise UsageError(f"no device '{device}' here; 'auto' or 'cpu' always works") from None
+        pass
+    raise UsageError(f"no device '{device}' here; 'auto' or 'cpu' always works")

@@ -27,7 +27,7 @@ class Method(nn.Module):
 
     modality: ClassVar[Modality] = "image"
     recipe: ClassVar[Recipe]
-    accumulates: ClassVar[bool] = True  # whether k accumulated parts equal one k times larger batch
+    accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
 
     encoder: nn.Module  # what is kept
 

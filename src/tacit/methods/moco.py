@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tacit.batch import Step
 from tacit.data.source import Source
 from tacit.encoders.heads import mlp
+from tacit.errors import UsageError
 from tacit.losses.contrastive import decoupled_contrastive_queue, info_nce_queue
 from tacit.methods.queue import Queue
 from tacit.methods.recipe import Recipe
@@ -33,7 +34,8 @@ class MoCo(TwoViews):
         encoder: what learns; images of (C, size, size) to feature vectors.
         projection: length of the projected vector.
         temperature: t above.
-        queue: number of keys kept; at most the number of images, so that no image is in it twice.
+        queue: number of keys kept; at most a quarter of the images, so that an image seldom meets a key
+            of its own as a negative (our choice; the original data are 20 times the queue).
         momentum: of the key encoder, per step.
         symmetric: whether each view is once the query and once the key (twice the work per step).
         decoupled: whether the positive is left out of the denominator.
@@ -64,6 +66,8 @@ class MoCo(TwoViews):
         augment: Augment = Augment(blur=0.5),
     ) -> None:
         super().__init__(encoder, augment)
+        if not 0 <= momentum <= 1:
+            raise UsageError(f"momentum must lie in [0, 1], not {momentum}")
         self.temperature = temperature
         self.momentum = momentum
         self.symmetric = symmetric
@@ -74,8 +78,8 @@ class MoCo(TwoViews):
         self.queue = Queue(queue, projection)
 
     def prepare(self, source: Source) -> None:
-        """Shorten the queue to the number of images."""
-        self.queue.shorten(len(source))
+        """Shorten the queue to a quarter of the images."""
+        self.queue.shorten(max(1, len(source) // 4))
 
     def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
         """The contrastive loss against the queue, in nats."""

@@ -34,7 +34,8 @@ class NNCLR(TwoViews):
         hidden: width of the projector's hidden layers.
         prediction_hidden: width of the predictor's hidden layer.
         temperature: t above.
-        queue: number of past embeddings kept; at most the number of images.
+        queue: number of past embeddings kept; at most a quarter of the images, so that the neighbour is
+            seldom the image itself (our choice).
         decoupled: whether the positive is left out of the denominator.
         same_view_negatives: whether vectors of the same view repel, too.
         augment: how a view is made.
@@ -75,8 +76,8 @@ class NNCLR(TwoViews):
         self.queue = Queue(queue, projection)
 
     def prepare(self, source: Source) -> None:
-        """Shorten the queue to the number of images."""
-        self.queue.shorten(len(source))
+        """Shorten the queue to a quarter of the images."""
+        self.queue.shorten(max(1, len(source) // 4))
 
     def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
         """The contrastive loss towards the neighbours, in nats."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tacit.errors import UsageError
 from tacit.losses.gather import gather
 from tacit.rng import Rng
 
@@ -22,6 +23,8 @@ class Queue(nn.Module):
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
+        if length < 1:
+            raise UsageError(f"a queue must hold at least 1 embedding, not {length}")
         noise = torch.randn(length, width, generator=Rng.of(0)("queue").torch())
         self.register_buffer("rows", F.normalize(noise, dim=1))
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))

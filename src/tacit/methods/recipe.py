@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from tacit.errors import UsageError
+from tacit.errors import UsageError, unknown
 
 Schedule = Literal["cosine", "constant"]
 Scaling = Literal["linear", "sqrt", "none"]
@@ -38,6 +38,9 @@ class Recipe:
     source: str = ""
 
     def __post_init__(self) -> None:
+        for name, allowed in (("schedule", get_args(Schedule)), ("lr_scaling", get_args(Scaling))):
+            if getattr(self, name) not in allowed:
+                raise unknown(name, str(getattr(self, name)), allowed)
         for name in ("lr", "batch_size", "epochs"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")

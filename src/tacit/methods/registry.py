@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -87,7 +88,7 @@ def method_class(slug: str) -> type[Method]:
         TacitError: a plugin's class cannot be imported or is no Method.
     """
     methods = all_methods()
-    if slug not in methods and ":" not in slug:
+    if slug not in methods and not re.fullmatch(r"\w[\w.]*:\w+", slug):
         raise unknown("method", slug, methods)
     where = methods[slug].where if slug in methods else slug
     module, _, name = where.partition(":")

@@ -61,7 +61,7 @@ class SimCLR(TwoViews):
     ) -> None:
         super().__init__(encoder, augment)
         self.temperature = temperature
-        self.project = mlp([self.num_features, hidden or self.num_features, projection])
+        self.project = mlp([self.num_features, self.num_features if hidden is None else hidden, projection])
 
     def losses(self, views: tuple[Tensor, Tensor], step: Step) -> dict[str, Tensor]:
         """The contrastive loss of this batch, in nats."""

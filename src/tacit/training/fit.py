@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from timm.optim import list_optimizers
 from torch import nn
 
 from tacit.data.open import open_source
 from tacit.data.source import Source
 from tacit.data.statistics import channel_statistics
-from tacit.encoders.card import card_of
-from tacit.encoders.saved import save_encoder
+from tacit.encoders.card import EncoderCard, card_of
+from tacit.encoders.saved import load_card, save_encoder
 from tacit.encoders.zoo import build_encoder, fixed_size
-from tacit.errors import TacitError, UsageError
+from tacit.errors import TacitError, UsageError, unknown
 from tacit.evaluation.online import OnlineProbe
 from tacit.evaluation.subject import LARGEST_VIEW, OnBadFile, pick_device, store_limit
 from tacit.methods.base import Method
@@ -37,8 +40,8 @@ from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, complete_options, describe, plain
 from tacit.training.watch import Watch
 
-Precision = Literal["auto", "32", "bf16", "16"]
-_LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+Precision = Literal["auto", "32", "bf16"]
+_LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fit(
@@ -122,6 +125,7 @@ def fit(
     """
     arguments = dict(locals())
     learns = method_class(method)
+    _check(arguments)
     arguments["options"] = complete_options(learns, method, options or {})
     run = Run(Path(out) if out is not None else default_folder(method, data))
     checkpoint = _claim_folder(run, arguments, resume)
@@ -129,7 +133,9 @@ def fit(
         return run
     arguments["quiet"] = quiet or not is_main_process()
     recipe = _recipe(learns, arguments)
-    source, side = _open(arguments)
+    whole, side = _open(arguments)
+    train = whole.splits.get("train", np.arange(len(whole)))
+    source = whole.subset(train) if "train" in whole.splits else whole
     if checkpoint is not None:
         _check_same_data(run, source)
     plan = Plan(len(source), recipe.batch_size, recipe.epochs, accumulate, devices)
@@ -141,7 +147,7 @@ def fit(
             # a convolutional step takes 0.67 of the time on the CPU (76 against 113 ms, tacit/convnet)
             built.to(memory_format=torch.channels_last)
         if checkpoint is not None:
-            built.load_state_dict(checkpoint.method)
+            _restore(built, checkpoint, run)
         if is_main_process():
             run.write_settings(describe(arguments), _record(source, recipe, built))
             run.write_skipped(source.skipped)
@@ -155,33 +161,45 @@ def fit(
             optimizer_state=checkpoint.optimizer if checkpoint else None,
             workers=_workers(workers, device),
         )
-        _train(learner, run, arguments, best=checkpoint.probe if checkpoint else float("-inf"))
+        probe = OnlineProbe(whole, train, rng("online"))
+        _train(learner, probe, run, arguments, best=checkpoint.probe if checkpoint else float("-inf"))
     _finish(learner, run)
     return run
 
 
 def default_folder(method: str, data: str | os.PathLike[str] | Source) -> Path:
-    """runs/METHOD-DATA."""
-    name = "data" if isinstance(data, Source) else Path(os.fspath(data).rstrip("/")).stem
-    return Path("runs") / f"{method}-{name.removeprefix('hf:') or 'data'}"
+    """runs/METHOD-DATA, in letters that every system takes."""
+    name = "data" if isinstance(data, Source) else os.fspath(data).removeprefix("hf:")
+    name = Path(name).resolve().name.removesuffix(".npz")
+    return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{method}-{name}")
 
 
 def _claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a fresh start; an existing run is never overwritten."""
     if not is_main_process():  # the main process has claimed it for all
         return Checkpoint.load(run.last) if resume and run.last.is_file() else None
-    if not run.exists:
-        if run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-            raise UsageError(f"'{run}' exists and is no run of tacit; choose another --out")
+    if not run.exists and run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+        raise UsageError(f"'{run}' exists and is no run of tacit; choose another --out")
+    if not run.begun:
         return None
     if not resume:
         mend = (
-            "choose another --out, or remove it" if run.finished else "go on with --resume, or choose another"
+            "choose another --out, or remove it"
+            if run.finished
+            else "go on with --resume, or choose another --out"
         )
         state = "a finished" if run.finished else "an unfinished"
         raise UsageError(f"'{run}' holds {state} run: {mend}")
     check_same_settings(run, describe(arguments))
     return Checkpoint.load(run.last) if run.last.is_file() else None
+
+
+def _restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
+    try:
+        method.load_state_dict(checkpoint.method)
+    except RuntimeError as error:  # a module of the user's own can have changed
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
 
 
 def _check_same_data(run: Run, source: Source) -> None:
@@ -193,27 +211,56 @@ def _check_same_data(run: Run, source: Source) -> None:
 def _recipe(learns: type[Method], arguments: Mapping[str, Any]) -> Recipe:
     names = {f.name for f in fields(Recipe)}
     changes = {name: value for name, value in arguments.items() if name in names and value is not None}
-    return replace(learns.recipe, **changes)
+    recipe = replace(learns.recipe, **changes)
+    if recipe.optimizer not in list_optimizers():
+        raise unknown("optimizer", recipe.optimizer, list_optimizers())
+    return recipe
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Refuse values that would fail later, when a folder was already begun."""
+    if arguments["data"] is None or not str(arguments["data"]).strip():
+        raise UsageError("the data are not named: pass --data FOLDER (or a .npz, hf:NAME, digits, mnist5k)")
+    if arguments["out"] is not None and not str(arguments["out"]).strip():
+        raise UsageError("--out is empty: name a folder")
+    for name, least in (("size", 4), ("accumulate", 1), ("devices", 1), ("workers", 0)):
+        if arguments[name] is not None and arguments[name] < least:
+            raise UsageError(f"{name} must be at least {least}, not {arguments[name]}")
+    if arguments["precision"] not in get_args(Precision):
+        raise unknown("precision", str(arguments["precision"]), get_args(Precision))
+    pick_device(arguments["device"])
 
 
 def _open(arguments: Mapping[str, Any]) -> tuple[Source, int]:
-    """The training part of the data, and the side in pixels that the encoder will see."""
-    encoder, size = arguments["encoder"], arguments["size"]
-    if isinstance(encoder, nn.Module):
-        size = card_of(encoder).size
+    """The data, and the side in pixels that the encoder will see."""
+    encoder, size, channels = arguments["encoder"], arguments["size"], arguments["channels"]
+    card = _given_card(encoder)
+    if card is not None:
+        if size not in (None, card.size):
+            raise UsageError(f"--size {size} does not fit the encoder, which sees {card.size} pixels")
+        if arguments["small_input"] not in (None, card.small_input):
+            raise UsageError("--small-input cannot be changed for an encoder that exists")
+        size, channels = card.size, channels or card.channels
     elif size is None:
         size = fixed_size(encoder)
     source = open_source(
         arguments["data"],
         labels=arguments["labels"],
-        channels=arguments["channels"],
+        channels=channels,
         max_size=store_limit(size or LARGEST_VIEW),
         on_bad_file=arguments["on_bad_file"],
         cache=arguments["cache"],
         progress=not arguments["quiet"],
     )
-    side = size or min(source.spec.shape[-1], LARGEST_VIEW)
-    return (source.subset(source.splits["train"]) if "train" in source.splits else source), side
+    return source, size or min(source.spec.shape[-1], LARGEST_VIEW)
+
+
+def _given_card(encoder: str | nn.Module) -> EncoderCard | None:
+    """The card of an encoder that exists already: a module, or that of a run."""
+    if isinstance(encoder, nn.Module):
+        return card_of(encoder)
+    inner = encoder.removeprefix("random:")
+    return load_card(Path(inner.removeprefix("run:"))) if inner.startswith("run:") else None
 
 
 def _build(learns: type[Method], arguments: Mapping[str, Any], source: Source, side: int) -> Method:
@@ -262,19 +309,20 @@ def _workers(workers: int | None, device: str) -> int:
     return 0 if pick_device(device).type == "cpu" else min(4, max(1, (os.cpu_count() or 2) - 1))
 
 
-def _train(learner: Learner, run: Run, arguments: Mapping[str, Any], *, best: float) -> None:
+def _train(
+    learner: Learner, probe: OnlineProbe, run: Run, arguments: Mapping[str, Any], *, best: float
+) -> None:
     if learner.done:
         return
     if not arguments["quiet"]:
         _note_parts(learner, arguments["method"])
-    probe = OnlineProbe(learner.source, learner.rng("online"))
     with ProgressBar(learner.plan.total, learner.start, quiet=arguments["quiet"]) as bar:
         watch = Watch(run, learner, probe, bar, best=best)
         trainer = _trainer(learner, watch, arguments)
         with watch.signals():
             trainer.fit(learner)
     if not learner.done:
-        raise TacitError(f"the run stopped early; go on with: tacit fit --resume --out {run}")
+        raise TacitError(f"the run stopped early; go on with: tacit fit --resume --out {run.quoted}")
 
 
 def _note_parts(learner: Learner, slug: str) -> None:
@@ -328,5 +376,5 @@ def _finish(learner: Learner, run: Run) -> None:
     if not is_main_process():
         return
     learner.method.finish(learner.source)
-    save_encoder(learner.method.encoder, run.folder)
     write_report(run.folder)
+    save_encoder(learner.method.encoder, run.folder)  # last: its card says that the run is finished

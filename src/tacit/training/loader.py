@@ -32,10 +32,12 @@ class Plan:
     processes: int = 1
 
     def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise UsageError(f"{self.samples} sample(s) are too few: at least 2 are needed")
         if self.samples < self.batch_size:
             raise UsageError(
                 f"{self.samples} samples are fewer than one batch of {self.batch_size}: "
-                f"pass --batch-size {max(2, self.samples)} or less"
+                f"pass --batch-size {self.samples} or less"
             )
         parts = self.accumulate * self.processes
         if self.batch_size % parts or self.batch_size // parts < 2:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from tacit.errors import unknown
 from tacit.methods.recipe import Recipe
 
 
@@ -21,13 +20,7 @@ def learning_rate(recipe: Recipe) -> float:
 
 
 def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
-    """timm's optimiser over the parameters that want a gradient; no decay on biases and normalisation.
-
-    Raises:
-        UsageError: timm knows no such optimiser.
-    """
-    if recipe.optimizer not in list_optimizers():
-        raise unknown("optimizer", recipe.optimizer, list_optimizers())
+    """timm's optimiser over the parameters that want a gradient; no decay on biases and normalisation."""
     return create_optimizer_v2(
         module,
         opt=recipe.optimizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +30,9 @@ class Run:
     """A run folder. `Run(path).encoder()` loads what it has learned."""
 
     folder: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
 
     def __fspath__(self) -> str:
         return str(self.folder)
@@ -57,9 +61,19 @@ class Run:
         return self.folder / "checkpoints" / "best.pt"
 
     @property
+    def quoted(self) -> str:
+        """The folder as it can be pasted into a shell."""
+        return shlex.quote(str(self.folder))
+
+    @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether a run's settings were written here."""
         return self.settings_file.is_file()
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to lose: a checkpoint or an encoder."""
+        return self.last.is_file() or self.finished
 
     @property
     def finished(self) -> bool:

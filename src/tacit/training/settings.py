@@ -15,8 +15,9 @@ from tacit.errors import UsageError, unknown
 from tacit.methods.base import Method
 from tacit.training.run import Run
 
-# what may differ between a run and its resumption without changing what is learned
-_FREE = frozenset({"resume", "out", "quiet", "workers", "cache", "device"})
+# what may differ between a run and its resumption without changing what is learned; the data may lie
+# elsewhere, for their content is compared by its fingerprint
+_FREE = frozenset({"resume", "out", "quiet", "workers", "cache", "device", "data", "labels"})
 
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,9 +70,22 @@ def complete_options(learns: type[Method], slug: str, given: Mapping[str, Any]) 
         default = parameters[name].default
         if value is inspect.Parameter.empty:
             raise UsageError(f"{slug} needs the option {name}")
-        if is_dataclass(default) and not isinstance(default, type) and isinstance(value, Mapping):
-            options[name] = replace(default, **{key: _frozen(inner) for key, inner in value.items()})
+        if is_dataclass(default) and not isinstance(default, type):
+            options[name] = _changed(f"{slug}.{name}", default, value)
     return options
+
+
+def _changed(where: str, default: Any, value: Any) -> Any:
+    """A dataclass option: as it is, or the default with the values of a mapping."""
+    if isinstance(value, type(default)):
+        return value
+    if not isinstance(value, Mapping):
+        raise UsageError(f"option {where} takes a {type(default).__name__} or a mapping, not {value!r}")
+    known = [f.name for f in fields(default)]
+    for key in value:
+        if key not in known:
+            raise unknown(f"option of {where}", key, known)
+    return replace(default, **{key: _frozen(inner) for key, inner in value.items()})
 
 
 def _frozen(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -46,7 +47,7 @@ class Watch(Callback):
         self.signal: int | None = None
         self._seen = learner.start
         self._row_at = (learner.start, time.monotonic())
-        self._saved_at = time.monotonic()
+        self._saved_at = float("-inf")  # the first step saves: from then on the folder is a run to go on with
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *args: Any) -> None:  # type: ignore[override]
         """Once per optimiser step."""
@@ -64,17 +65,14 @@ class Watch(Callback):
         at_epoch = done % plan.steps_per_epoch == 0
         epoch = done // plan.steps_per_epoch
         probing = at_epoch and (epoch % self.probe_every == 0 or learner.done)
-        if probing or done % self.row_every == 0 or learner.done or self.signal is not None:
+        passed = time.monotonic() - self._saved_at
+        ending = learner.done or self.signal is not None
+        saving = ending or passed > _SAVE_ANYWAY or (at_epoch and passed > _SAVE_AT_EPOCH)
+        if probing or saving or done % self.row_every == 0:
             self._write_row(learner, done, probing)
         if probing:
             self.bar.line(done, epoch, plan.epochs)
-        passed = time.monotonic() - self._saved_at
-        if (
-            learner.done
-            or self.signal is not None
-            or (at_epoch and passed > _SAVE_AT_EPOCH)
-            or passed > _SAVE_ANYWAY
-        ):
+        if saving:
             self.save(learner)
 
     def _write_row(self, learner: Learner, done: int, probing: bool) -> None:
@@ -82,12 +80,18 @@ class Watch(Callback):
         before, then = self._row_at
         rate = (done - before) * learner.plan.batch_size / max(now - then, 1e-9)
         optimizer = learner.optimizers(use_pl_optimizer=False)
+        means = learner.take_means()
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise TacitError(
+                f"the loss is {means['loss']} at step {done}: a lower --lr or --clip 1 may help; "
+                f"the last good checkpoint is in {self.run.last.parent}"
+            )
         values: dict[str, float] = {
             "step": done,
             "epoch": (done - 1) // learner.plan.steps_per_epoch + 1,
             "lr": optimizer.param_groups[0]["lr"],  # type: ignore[union-attr]
             "samples_per_second": rate,
-            **learner.take_means(),
+            **means,
         }
         if probing:
             values |= self._measure(learner)
@@ -145,6 +149,6 @@ class Watch(Callback):
                 for number, handler in before.items():
                     signal.signal(number, handler)
         if self.signal is not None:
-            error = Interrupted(f"stopped; go on with: tacit fit --resume --out {self.run}")
+            error = Interrupted(f"stopped; go on with: tacit fit --resume --out {self.run.quoted}")
             error.exit_code = 128 + self.signal
             raise error

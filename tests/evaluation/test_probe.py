@@ -1,0 +1,115 @@
+"""Which samples a probe uses for what, and what it compares."""
+
+import numpy as np
+import pytest
+import torch
+
+from tacit.data.source import Source, Spec
+from tacit.data.store import Images
+from tacit.encoders.card import card_of
+from tacit.encoders.zoo import build_encoder
+from tacit.errors import UsageError
+from tacit.evaluation import probe as module
+from tacit.evaluation.online import OnlineProbe
+from tacit.evaluation.probe import probe, probe_split
+from tacit.rng import Rng
+
+
+def source(labels, **splits):
+    count = len(labels)
+    made = Source(Spec("image", (1, 8, 8), ("a", "b")), [str(i) for i in range(count)], np.array(labels))
+    made.splits = {name: np.array(index) for name, index in splits.items()}
+    return made
+
+
+LABELS = [0, 1] * 50
+
+
+def test_no_split_of_its_own_is_60_20_20_stratified_and_disjoint():
+    parts, how = probe_split(source(LABELS), seed=3)
+    assert {name: len(index) for name, index in parts.items()} == {"train": 60, "validation": 20, "test": 20}
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(100))
+    assert all(np.mean(np.array(LABELS)[index]) == 0.5 for index in parts.values())
+    assert "seed 3" in how
+    again, other = probe_split(source(LABELS), seed=3)[0], probe_split(source(LABELS), seed=4)[0]
+    assert np.array_equal(parts["test"], again["test"])
+    assert not np.array_equal(parts["test"], other["test"])
+
+
+def test_the_datas_own_split_is_used_as_it_is():
+    own = {"train": range(60), "val": range(60, 80), "test": range(80, 100)}
+    parts, how = probe_split(source(LABELS, **own), seed=0)
+    assert [list(parts[name]) for name in ("train", "validation", "test")] == [
+        list(index) for index in own.values()
+    ]
+    assert how == "the data's own"
+
+
+def test_validation_comes_out_of_train_and_never_out_of_test():
+    parts, _ = probe_split(source(LABELS, train=range(80), test=range(80, 100)), seed=0)
+    assert list(parts["test"]) == list(range(80, 100))
+    assert sorted([*parts["train"], *parts["validation"]]) == list(range(80))
+    assert len(parts["validation"]) == 16
+
+
+@pytest.mark.parametrize("splits", [{"val": range(50), "test": range(50, 100)}, {"test": range(100)}])
+def test_data_without_a_training_part_are_split_anew(splits):
+    assert len(probe_split(source(LABELS, **splits), seed=0)[0]["train"]) == 60
+
+
+def test_unlabelled_samples_are_in_no_part():
+    labels = [-1, 0, 1, -1] * 25
+    parts, _ = probe_split(source(labels), seed=0)
+    assert (np.array(labels)[np.concatenate(list(parts.values()))] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([-1] * 9, "no labels"), ([0] * 9, "one class only"), ([0] * 9 + [1] * 2, "class 'b' has 2")],
+)
+def test_too_few_labels(labels, message):
+    with pytest.raises(UsageError, match=message):
+        probe_split(source(labels), seed=0)
+
+
+def test_the_online_probe_watches_validation_and_never_test():
+    made = source([0, 1] * 50, train=range(60), val=range(60, 80), test=range(80, 100))
+    online = OnlineProbe(made, made.splits["train"], Rng.of(0))
+    assert list(online.bank) == list(range(60))
+    assert list(online.queries) == list(range(60, 80))
+    assert set(online.health) <= set(range(60))
+    made.splits.pop("val")
+    online = OnlineProbe(made, made.splits["train"], Rng.of(0))
+    assert sorted([*online.bank, *online.queries]) == list(range(60))
+
+
+def test_the_online_probe_keeps_the_encoders_mode():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 16, 16), dtype=np.uint8)
+    made = Images(pixels, np.full((40, 2), 16), [str(i) for i in range(40)])
+    made.labels = np.array([0, 1] * 20)
+    encoder = build_encoder("tacit/convnet", channels=1, size=16).train()
+    before = encoder.layers[1].running_mean.clone()
+    values = OnlineProbe(made, np.arange(40), Rng.of(0)).measure(encoder, torch.device("cpu"))
+    assert encoder.training
+    assert torch.equal(encoder.layers[1].running_mean, before)
+    assert values.keys() == {"effective_rank", "feature_std", "knn"}
+
+
+def test_the_twin_sees_what_the_learned_encoder_sees(labelled_folder, tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "w.safetensors")
+    cards = []
+    real = module.encoder_features
+    monkeypatch.setattr(
+        module,
+        "encoder_features",
+        lambda encoder, device: cards.append(card_of(encoder)) or real(encoder, device),
+    )
+    spec = f"timm/resnet10t?weights={tmp_path / 'w.safetensors'}"
+    report = probe(spec, labelled_folder, device="cpu")
+    assert [result.representation for result in report.results] == ["learned", "random twin", "raw pixels"]
+    learned, twin = cards
+    assert (learned.size, learned.mean, learned.std) == (twin.size, twin.mean, twin.std)
+    assert report["learned"].linear.accuracy >= 0.5
