@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+_BETWEEN_LINES = 5.0  # seconds
 _SHOWN = ("loss", "knn", "effective_rank")  # of many values, those that tell most in one line
 
 
@@ -23,6 +24,7 @@ class ProgressBar:
         self.live = self.console.is_terminal and not quiet
         self._values: dict[str, float] = {}
         self._began = time.monotonic()
+        self._last_line = float("-inf")
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -51,10 +53,12 @@ class ProgressBar:
             self._bar.update(self._task, completed=done, values=self._line())
 
     def line(self, done: int, epoch: int, epochs: int) -> None:
-        """Where there is no terminal: one line."""
-        if self.live or self.quiet:
+        """Where there is no terminal: one line, if the last one is some seconds old or the run ends."""
+        now = time.monotonic()
+        if self.live or self.quiet or (now - self._last_line < _BETWEEN_LINES and done < self.total):
             return
-        passed = time.monotonic() - self._began
+        self._last_line = now
+        passed = now - self._began
         left = passed / max(1, done - self.start) * (self.total - done)
         self.console.print(
             f"epoch {epoch}/{epochs}  step {done}/{self.total}  {self._line()}  {left:.0f} s left",
