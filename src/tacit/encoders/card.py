@@ -57,6 +57,12 @@ def card_of(encoder: nn.Module) -> EncoderCard:
     return card
 
 
+def with_card(encoder: nn.Module, card: EncoderCard) -> nn.Module:
+    """The encoder itself, its card set."""
+    encoder.card = card  # type: ignore[assignment]  # torch's stubs let a module hold tensors and modules only
+    return encoder
+
+
 def attach_card(
     encoder: nn.Module,
     *,
@@ -75,7 +81,7 @@ def attach_card(
     if not isinstance(features, int):
         raise UsageError(f"{type(encoder).__name__} has no num_features; pass num_features=")
     half = (0.5,) * channels
-    encoder.card = EncoderCard(  # type: ignore[assignment]
+    card = EncoderCard(
         spec="", channels=channels, size=size, mean=mean or half, std=std or half, num_features=features
     )
-    return encoder
+    return with_card(encoder, card)

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from tacit.encoders.card import EncoderCard
+from tacit.encoders.card import EncoderCard, with_card
 from tacit.encoders.convnet import ConvNet
 from tacit.encoders.saved import WEIGHTS, load_card
 from tacit.encoders.stem import SMALL, has_small_form, make_small_input
@@ -101,17 +101,18 @@ def build_encoder(
     if pretrained:
         mean, std = _statistics(model, channels)
     half = (0.5,) * channels
-    model.card = EncoderCard(  # type: ignore[assignment]
+    # some timm models widen their features once more: num_features is what goes in there
+    width: Any = getattr(model, "head_hidden_size", None) or model.num_features
+    card = EncoderCard(
         spec=spec,
         channels=channels,
         size=own_size,
         mean=mean or half,
         std=std or half,
         small_input=small,
-        # some timm models widen their features once more: num_features is what goes in there
-        num_features=int(getattr(model, "head_hidden_size", None) or model.num_features),  # type: ignore[arg-type]
+        num_features=width,
     )
-    return model
+    return with_card(model, card)
 
 
 def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
@@ -133,7 +134,7 @@ def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
         small_input=card.small_input,
         seed=random_seed or 0,
     )
-    encoder.card = card  # type: ignore[assignment]
+    with_card(encoder, card)
     if random_seed is None:
         try:
             encoder.load_state_dict(load_file(Path(folder) / WEIGHTS))
@@ -221,7 +222,7 @@ def _own_size(model: nn.Module) -> int:
 
 def _statistics(model: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The pretrained model's mean and std, repeated as its weights were; grey input gets their mean."""
-    config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    config: Any = model.pretrained_cfg
     mean, std = config["mean"], config["std"]
     if channels == 1:
         return (sum(mean) / len(mean),), (sum(std) / len(std),)
