@@ -9,7 +9,7 @@ from torch import nn
 from tacit.data.labels import stratified_split
 from tacit.data.source import UNLABELLED, Source
 from tacit.evaluation.collapse import effective_rank, feature_std
-from tacit.evaluation.features import encoder_features, extract
+from tacit.evaluation.features import Embed, encoder_features, extract
 from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
 
@@ -48,7 +48,7 @@ class OnlineProbe:
         encoder.train(training)
         return values
 
-    def _knn(self, embed) -> float:  # type: ignore[no-untyped-def]
+    def _knn(self, embed: Embed) -> float:
         labels = torch.from_numpy(self.source.labels)
         bank, queries = (
             torch.from_numpy(extract(embed, self.source, part)) for part in (self.bank, self.queries)

@@ -41,7 +41,6 @@ from tacit.training.settings import check_same_settings, complete_options, descr
 from tacit.training.watch import Watch
 
 Precision = Literal["auto", "32", "bf16"]
-_LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
 
 def fit(
@@ -352,7 +351,7 @@ def _trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Tr
         devices=[device.index] if device.index is not None and devices == 1 else devices,
         strategy="ddp" if devices > 1 else "auto",
         sync_batchnorm=devices > 1 and device.type == "cuda",  # torch has it for CUDA only
-        precision=_precision(arguments["precision"], device),  # type: ignore[arg-type]
+        precision=_precision(arguments["precision"], device),
         accumulate_grad_batches=learner.plan.accumulate,
         gradient_clip_val=learner.recipe.clip,
         max_epochs=1,
@@ -365,11 +364,11 @@ def _trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Tr
     )
 
 
-def _precision(wanted: str, device: torch.device) -> str:
+def _precision(wanted: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
     if wanted == "auto":
         good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         wanted = "bf16" if good else "32"
-    return _LIGHTNING_PRECISION[wanted]
+    return "bf16-mixed" if wanted == "bf16" else "32-true"
 
 
 def _finish(learner: Learner, run: Run) -> None:

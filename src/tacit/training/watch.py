@@ -32,7 +32,10 @@ class Interrupted(TacitError):
 
 
 class Watch(Callback):
-    """Looks at the learner after each optimiser step."""
+    """Looks at the learner after each optimiser step.
+
+    Its hooks name their module's type: a `Learner` is the only one there is (hence the ignored overrides).
+    """
 
     def __init__(
         self, run: Run, learner: Learner, probe: OnlineProbe, bar: ProgressBar, *, best: float
@@ -79,7 +82,6 @@ class Watch(Callback):
         now = time.monotonic()
         before, then = self._row_at
         rate = (done - before) * learner.plan.batch_size / max(now - then, 1e-9)
-        optimizer = learner.optimizers(use_pl_optimizer=False)
         means = learner.take_means()
         if not math.isfinite(means.get("loss", 0.0)):
             raise TacitError(
@@ -89,7 +91,7 @@ class Watch(Callback):
         values: dict[str, float] = {
             "step": done,
             "epoch": (done - 1) // learner.plan.steps_per_epoch + 1,
-            "lr": optimizer.param_groups[0]["lr"],  # type: ignore[union-attr]
+            "lr": learner.trainer.optimizers[0].param_groups[0]["lr"],
             "samples_per_second": rate,
             **means,
         }
@@ -112,11 +114,10 @@ class Watch(Callback):
         self._saved_at = time.monotonic()
 
     def _checkpoint(self, learner: Learner) -> Checkpoint:
-        optimizer = learner.optimizers(use_pl_optimizer=False)
         return Checkpoint(
             step=learner.index,
             method=learner.method.state_dict(),
-            optimizer=optimizer.state_dict(),  # type: ignore[union-attr]
+            optimizer=learner.trainer.optimizers[0].state_dict(),
             probe=self.best,
         )
 
