@@ -23,7 +23,7 @@ from tacit.data.source import Source
 from tacit.data.statistics import channel_statistics
 from tacit.encoders.card import EncoderCard, card_of
 from tacit.encoders.saved import load_card, save_encoder
-from tacit.encoders.zoo import build_encoder, fixed_size
+from tacit.encoders.zoo import build_encoder, fixed_size, is_pretrained
 from tacit.errors import TacitError, UsageError, unknown
 from tacit.evaluation.online import OnlineProbe
 from tacit.evaluation.subject import LARGEST_VIEW, OnBadFile, pick_device, store_limit
@@ -266,7 +266,8 @@ def _build(learns: type[Method], arguments: Mapping[str, Any], source: Source, s
     encoder = arguments["encoder"]
     channels = source.spec.shape[0]
     if not isinstance(encoder, nn.Module):
-        mean, std = channel_statistics(source)
+        # a pretrained encoder brings the statistics that it was learned with
+        mean, std = (None, None) if is_pretrained(encoder) else channel_statistics(source)
         encoder = build_encoder(
             encoder,
             channels=channels,
