@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tacit.batch import Batch, Step
+    from tacit.claims.run import claim
     from tacit.data.open import open_source
     from tacit.data.source import Sample, Source, Spec
     from tacit.encoders.card import attach_card
@@ -37,6 +38,7 @@ _HOME = {
     "load_encoder": "tacit.encoders.zoo",
     "TacitError": "tacit.errors",
     "UsageError": "tacit.errors",
+    "claim": "tacit.claims.run",
     "embed": "tacit.evaluation.embed",
     "probe": "tacit.evaluation.probe",
     "Method": "tacit.methods.base",
@@ -59,6 +61,7 @@ __all__ = [
     "UsageError",
     "attach_card",
     "build_encoder",
+    "claim",
     "embed",
     "fit",
     "load_encoder",

@@ -19,6 +19,7 @@ VERBS = {
     "fit": "learn an encoder from unlabelled data",
     "probe": "measure what an encoder knows, on labelled data",
     "embed": "write a feature vector per file",
+    "claim": "test what a paper claims, on real data",
     "methods": "list the methods, or show one",
     "demo": "learn from real images and compare, in a few minutes",
 }

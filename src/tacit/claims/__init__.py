@@ -1,0 +1,1 @@
+"""Claims of the papers, as experiments that anyone can run on a laptop."""
