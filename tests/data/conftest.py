@@ -2,6 +2,8 @@ import os
 from pathlib import Path
 
 import pytest
+from pictures import smooth
+from PIL import Image
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +21,24 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here; set TACIT_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "images"
+    place.mkdir()
+    for i in range(40):
+        Image.fromarray(smooth(10 + i, 20, i)).save(place / f"{i:02}.png")
+    return place
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("decoded again")
+
+    def forbid():
+        monkeypatch.setattr("tacit.data.listing.decode", refuse)
+        monkeypatch.setattr("tacit.data.listing.read_header", refuse)
+
+    return forbid

@@ -105,3 +105,16 @@ def bad_files(folder: Path) -> dict[str, str]:
     bad("cut.npy", "damaged").write_bytes((folder / "whole.npy").read_bytes()[:999])
     (folder / "whole.npy").unlink()
     return reasons
+
+
+def write(folder, *names, side=8):
+    """Small images at these places below the folder, which is returned."""
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(smooth(side, side, seed)).save(folder / name)
+    return folder
+
+
+def stores(cache: Path) -> list[str]:
+    """The folders in the cache that are stores or parts of one."""
+    return sorted(path.name for path in (cache / "images").iterdir())

@@ -1,50 +1,17 @@
-import errno
 import json
 import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import bad_files, smooth
+from pictures import bad_files, smooth, stores
 from PIL import Image
 
-from tacit.data import store
 from tacit.data.open import open_source
 from tacit.errors import BadFile, TacitError
-
-
-@pytest.fixture
-def folder(tmp_path):
-    place = tmp_path / "images"
-    place.mkdir()
-    for i in range(40):
-        Image.fromarray(smooth(10 + i, 20, i)).save(place / f"{i:02}.png")
-    return place
-
-
-@pytest.fixture
-def no_decoding(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("decoded again")
-
-    def forbid():
-        monkeypatch.setattr("tacit.data.images.decode", refuse)
-        monkeypatch.setattr("tacit.data.images.read_header", refuse)
-
-    return forbid
-
-
-def stores(cache):
-    return sorted(path.name for path in (cache / "images").iterdir())
 
 
 def test_a_batch_is_the_samples(folder):
@@ -144,70 +111,7 @@ def test_the_place_of_the_cache(folder, tmp_path, monkeypatch):
     assert open_source(folder, cache=tmp_path / "own").folder.parent == tmp_path / "own" / "images"
 
 
-def test_a_build_that_fails_leaves_nothing(folder, cache, monkeypatch):
-    (folder / "30.png").write_bytes(b"")
-    with pytest.raises(BadFile):
-        open_source(folder)
-    assert stores(cache) == []
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tacit.data.images.decode", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        open_source(folder)
-    assert stores(cache) == []
-
-
-KILLED = """
-    import sys, time
-    from tacit.data import images
-    from tacit.data.open import open_source
-    decode = images.decode
-    def slow(name, data, form):
-        if name > "20.png":
-            print("half", flush=True)
-            time.sleep(60)
-        return decode(name, data, form)
-    images.decode = slow
-    open_source(sys.argv[1], workers=1)
-"""
-
-
-def test_a_killed_build_is_not_taken_for_a_store(folder, cache):
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(folder)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"TACIT_CACHE": str(cache)})
-    assert child.stdout.readline() == b"half\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    (left,) = stores(cache)
-    assert left.startswith(".")
-    assert len(open_source(folder)) == 40
-    assert len(stores(cache)) == 2  # the remains may still be somebody's work
-    old = time.time() - 2 * 24 * 3600
-    for part in (cache / "images" / left, *(cache / "images" / left).iterdir()):
-        os.utime(part, (old, old))
-    open_source(folder, size=9)
-    assert left not in stores(cache)
-
-
-def test_two_builders_at_once_both_end_well(folder, cache, monkeypatch):
-    published = store._publish
-    barrier = Barrier(2)
-
-    def together(*args):
-        barrier.wait(20)
-        published(*args)
-
-    monkeypatch.setattr(store, "_publish", together)
-    with ThreadPoolExecutor(2) as pool:
-        sources = list(pool.map(lambda _: open_source(folder), range(2)))
-    assert torch.equal(sources[0].batch(range(40)).unlabelled, sources[1].batch(range(40)).unlabelled)
-    assert len(stores(cache)) == 1
-    assert not list((cache / "images").glob(".*"))
-
-
-@pytest.mark.parametrize("part", ["pixels.npy", "store.json", "names.json", "true_size.npy"])
+@pytest.mark.parametrize("part", ["pixels.npy", "store.json", "names.safetensors", "true_size.npy"])
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_a_store_damaged_from_outside_is_built_anew(folder, cache, part, how):
     first = open_source(folder)
@@ -220,7 +124,7 @@ def test_a_store_damaged_from_outside_is_built_anew(folder, cache, part, how):
     again = open_source(folder)
     assert torch.equal(again.batch(range(40)).unlabelled, expected)
     assert sorted(p.name for p in again.folder.iterdir()) == [
-        "names.json", "pixels.npy", "store.json", "true_size.npy"]  # fmt: skip
+        "names.safetensors", "pixels.npy", "store.json", "true_size.npy"]  # fmt: skip
     assert len(stores(cache)) == 1
 
 
@@ -229,32 +133,6 @@ def test_a_store_of_another_version_is_not_used(folder):
     meta = json.loads((first.folder / "store.json").read_text())
     (first.folder / "store.json").write_text(json.dumps(meta | {"format": 0, "fingerprint": "x"}))
     assert open_source(folder).fingerprint == first.fingerprint
-
-
-def test_too_little_room_is_said_before_decoding(folder, cache, monkeypatch):
-    usage = shutil.disk_usage(cache)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(TacitError, match=rf"{cache}/images has 0\.0 GB left: .* --cache or TACIT_CACHE"):
-        open_source(folder)
-    assert stores(cache) == []
-
-
-def test_a_disk_that_fills_up_is_one_line(folder, cache, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TacitError) as caught:
-        open_source(folder)
-    assert "the disk is full; choose another folder with --cache or TACIT_CACHE" in str(caught.value)
-    assert str(cache) in str(caught.value)
-    assert stores(cache) == []
-
-
-def test_a_cache_that_cannot_be_written(folder, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TacitError, match=r"cannot write the decoded images to .*file/images: "):
-        open_source(folder, cache=tmp_path / "file")
 
 
 def test_skipped_files_are_remembered_by_the_store(folder, no_decoding):
@@ -269,48 +147,42 @@ def test_skipped_files_are_remembered_by_the_store(folder, no_decoding):
     assert caught.value.name == min(reasons)
 
 
-def test_more_files_than_chunks_in_flight_stay_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_CHUNK", 2)
-    for i in range(60):
-        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i:02}.png")
-    source = open_source(tmp_path, workers=3)
-    assert source.batch(range(60)).unlabelled[:, 0, 4, 4].tolist() == list(range(60))
+@pytest.mark.parametrize(
+    "index", [[3], [], [0, 1, 2, 3], [39, 0, 1, 2, 7, 8, 8, 7], [-1, 0, -40, -39], list(range(40))]
+)
+def test_rows_are_read_as_from_the_array(folder, index):
+    source = open_source(folder, size=9)
+    expected = source.pixels[np.array(list(index), int)]
+    np.testing.assert_array_equal(source.batch(index).unlabelled, expected)
 
 
-def test_decoding_does_not_run_far_ahead_of_writing():
-    class Many:
-        names = range(1000)
-
-        def decode(self, i, form):
-            seen.append(i)
-            return i
-
-    seen = []
-    pool = ThreadPoolExecutor(2)
-    results = store._decoded(Many(), None, pool, ahead=3)
-    assert next(results) == 0
-    pool.shutdown(wait=True)
-    assert sorted(seen) == list(range(4 * 16))
+@pytest.mark.parametrize("index", [[40], [0, -41]])
+def test_no_rows_beyond_the_array(folder, index):
+    with pytest.raises(IndexError):
+        open_source(folder).batch(index)
 
 
-def test_evenly_takes_both_ends():
-    assert store.evenly(range(10), 4) == [0, 3, 6, 9]
-    assert store.evenly(range(3)) == [0, 1, 2]
-    assert store.evenly([]) == []
-    chosen = store.evenly(range(100_000))
-    assert (len(chosen), chosen[0], chosen[-1]) == (256, 0, 99_999)
-    assert len(set(chosen)) == 256
+def test_pixels_that_are_lost_while_reading_are_one_line(folder):
+    source = open_source(folder)
+    os.truncate(source.folder / "pixels.npy", 1000)
+    with pytest.raises(TacitError, match=r"has become shorter; remove .* to have them decoded again"):
+        source.batch([39])
 
 
-def test_a_bar_on_a_terminal_only(capsys, monkeypatch):
-    from tacit.data.progress import counted
+def test_a_batch_does_not_map_the_pixels(tmp_path):
+    """Reading all of a large store leaves the process as small as it was."""
+    images = np.random.default_rng(0).integers(0, 255, (2000, 128, 128), np.uint8)
+    np.savez(tmp_path / "large.npz", images=images)
+    source = open_source(tmp_path / "large.npz")
+    before = mapped_kib()
+    for start in range(0, 2000, 100):
+        source.batch(range(start, start + 100))
+    assert mapped_kib() - before < 4000  # of 32,768 in the store
 
-    assert list(counted(range(3), 3, shown=True)) == [0, 1, 2]
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
-    assert list(counted(range(3), 3, shown=True)) == [0, 1, 2]
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "3/3" in shown.err
-    assert list(counted(range(3), 3, shown=False)) == [0, 1, 2]
-    assert capsys.readouterr() == ("", "")
+
+def mapped_kib():
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except FileNotFoundError:
+        pytest.skip("no /proc here")
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))

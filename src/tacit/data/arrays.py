@@ -8,15 +8,19 @@ from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from typing import cast
 from zipfile import BadZipFile
 
 import numpy as np
 
+from tacit.data.build import store_images
 from tacit.data.decoding import Decoded, Form, Header, array_header, fit_array
 from tacit.data.images import SPLITS
 from tacit.data.labels import sort_classes
+from tacit.data.names import Names
+from tacit.data.options import Options
 from tacit.data.source import UNLABELLED
-from tacit.data.store import Options, StoredImages, store_images
+from tacit.data.store import StoredImages
 from tacit.errors import BadFile, UsageError
 
 _PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("X", "Y"))
@@ -27,6 +31,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
+        self._spoilt: dict[str, np.ndarray] = {}
         try:
             with np.load(path, allow_pickle=False) as archive:
                 self.members = archive.files
@@ -48,11 +53,11 @@ class Archive:
     def names(self) -> Sequence[str]:
         """`train/000017`, or `000017` without splits."""
         prefixes = [f"{split}/" if split else "" for split in self.splits]
-        return [
+        return Names.of(
             f"{prefix}{i:06d}"
             for prefix, array in zip(prefixes, self.arrays, strict=True)
             for i in range(len(array))
-        ]
+        )
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -61,6 +66,11 @@ class Archive:
     def _at(self, i: int) -> np.ndarray:
         which = int(np.searchsorted(self._starts, i, side="right")) - 1
         return self.arrays[which][i - self._starts[which]]
+
+    def _finite(self, i: int) -> np.ndarray:
+        if i in self._not_finite:
+            raise BadFile(self.names[i], "it holds NaN or infinite values")
+        return self._at(i)
 
     def identity(self) -> Iterator[bytes]:
         """Place, size and time of the file."""
@@ -73,7 +83,7 @@ class Archive:
 
     def header(self, i: int) -> Header:
         """Size and kind of one image."""
-        image = self._at(i)
+        image = self._finite(i)
         return array_header(self.names[i], image.shape, image.dtype)
 
     def peak(self, i: int) -> int:
@@ -82,7 +92,7 @@ class Archive:
 
     def decode(self, i: int, form: Form) -> Decoded:
         """One image, brought to the form."""
-        image = self._at(i)
+        image = self._finite(i)
         digest = blake2b(f"{image.shape} {image.dtype.name}".encode(), digest_size=16)
         digest.update(np.ascontiguousarray(image).data)
         return Decoded(fit_array(self.names[i], image, form), image.shape[:2], digest.digest())
@@ -107,8 +117,17 @@ class Archive:
             )
         return labels
 
+    @cached_property
+    def _not_finite(self) -> frozenset[int]:
+        """Positions of images that hold NaN or infinite values."""
+        members = [images for images, _ in self.splits.values()]
+        spoilt = [self._spoilt[m] + start for m, start in zip(members, self._starts[:-1], strict=True)]
+        return frozenset(np.concatenate(spoilt).tolist())
+
     def _images(self, member: str) -> np.ndarray:
-        images = whole_numbers(self._load(member), f"{self.path}: {member}")
+        held = self._load(member)
+        self._spoilt[member] = _blank_not_finite(held)
+        images = whole_numbers(held, f"{self.path}: {member}")
         if images.ndim not in (3, 4) or not len(images):
             raise UsageError(
                 f"{self.path}: {member} has shape {images.shape}; (N, height, width) or "
@@ -145,20 +164,42 @@ def open_archive(path: Path, options: Options) -> StoredImages:
     """
     archive = Archive(path)
     source = store_images(archive, options)
-    splits = np.array([name.rpartition("/")[0] for name in source.names])
+    names = cast(Names, source.names)
+    here = {split: names.starting(f"{split}/" if split else "") for split in archive.splits}
     found = {split: labels for split in archive.splits if (labels := archive.labels(split)) is not None}
-    text = {split: [str(label) for label in labels] for split, labels in found.items()}
-    classes = sort_classes(set().union(*text.values()) - {"-1"})
+    known = {split: np.unique(labels, return_inverse=True) for split, labels in found.items()}
+    classes = sort_classes({str(label) for labels, _ in known.values() for label in labels} - {"-1"})
     number = {name: k for k, name in enumerate(classes)}
-    for split, names in text.items():
-        here = splits == split
-        if here.sum() != len(names):
+    for split, (labels, which) in known.items():
+        skipped = _skipped(source, split)
+        if (count := np.count_nonzero(here[split]) + len(skipped)) != len(which):
             member = archive.splits[split][1]
-            raise UsageError(f"{path}: {member} has {len(names)} labels for {here.sum()} images")
-        source.labels[here] = [number.get(name, UNLABELLED) for name in names]
+            raise UsageError(f"{path}: {member} has {len(which)} labels for {count} images")
+        which = np.delete(which, skipped)
+        numbers = np.array([number.get(str(label), UNLABELLED) for label in labels], np.int64)
+        source.labels[here[split]] = numbers[which]
     source.spec = replace(source.spec, classes=classes)
-    source.splits = {split: np.flatnonzero(splits == split) for split in archive.splits if split}
+    source.splits = {split: np.flatnonzero(here[split]) for split in archive.splits if split}
     return source
+
+
+def _skipped(source: StoredImages, split: str) -> list[int]:
+    """Rows of a split that were left out."""
+    names = (bad.name.rpartition("/") for bad in source.skipped)
+    return [int(number) for found, _, number in names if found == split]
+
+
+def _blank_not_finite(images: np.ndarray) -> np.ndarray:
+    """Rows (n,) that hold NaN or infinite values, set to 0 in place; none if there are no others."""
+    if images.dtype.kind != "f" or images.ndim < 2:
+        return np.empty(0, np.int64)
+    rows = np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(1))
+    if len(rows) == len(images):
+        return rows[:0]  # nothing is an image: the array as a whole is refused
+    if len(rows) == len(images):  # not a spoilt image, but a wrong array
+        return rows[:0]
+    images[rows] = 0
+    return rows
 
 
 def whole_numbers(array: np.ndarray, where: str) -> np.ndarray:

@@ -11,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from tacit.data.build import store_images
 from tacit.data.decoding import Decoded, Form, Header, damage_named, decode, peak, read_bytes, read_header
 from tacit.data.images import SPLITS
 from tacit.data.labels import sort_classes
+from tacit.data.names import Names
+from tacit.data.options import Options
+from tacit.data.originals import evenly
 from tacit.data.source import UNLABELLED
-from tacit.data.store import Options, StoredImages, evenly, store_images
+from tacit.data.store import StoredImages
 from tacit.errors import BadFile, TacitError, UsageError, did_you_mean, require
 
 _SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")
@@ -30,11 +34,11 @@ class Rows:
         self._column = column
         self._splits = [rows.select_columns([column]).cast_column(column, image) for rows in splits.values()]
         self._starts = np.cumsum([0, *map(len, self._splits)])
-        self.names: Sequence[str] = [
+        self.names: Sequence[str] = Names.of(
             f"{split}/{i:06d}" if split else f"{i:06d}"
             for split, rows in splits.items()
             for i in range(len(rows))
-        ]
+        )
 
     def identity(self) -> Iterator[bytes]:
         """The fingerprints that the library gives to its tables."""
@@ -89,16 +93,10 @@ def open_hub(where: str, options: Options) -> StoredImages:
         raise UsageError(f"hf:{where} holds no rows")
     source = store_images(Rows(splits, column), options)
     everything, classes = _labels(splits, features)
-    names = [
-        f"{split}/{i:06d}" if split else f"{i:06d}"
-        for split, rows in splits.items()
-        for i in range(len(rows))
-    ]
-    number = dict(zip(names, everything, strict=True))
-    source.labels = np.array([number[name] for name in source.names], np.int64)
+    source.labels = source.kept(everything)
     source.spec = replace(source.spec, classes=classes)
-    of = np.array([name.rpartition("/")[0] for name in source.names])
-    source.splits = {split: np.flatnonzero(of == split) for split in splits if split}
+    of = source.kept(np.repeat(np.arange(len(splits)), [len(rows) for rows in splits.values()]))
+    source.splits = {split: np.flatnonzero(of == k) for k, split in enumerate(splits) if split}
     return source
 
 

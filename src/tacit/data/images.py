@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tacit.data.decoding import Decoded, Form, Header, damage_named, decode, peak, read_bytes, read_header
+from tacit.data.build import store_images
+from tacit.data.index import indexed
 from tacit.data.labels import sort_classes
-from tacit.data.source import UNLABELLED, Skipped
-from tacit.data.store import Options, StoredImages, evenly, store_images
+from tacit.data.listing import EXTENSIONS, Listing
+from tacit.data.options import Options
+from tacit.data.source import UNLABELLED
+from tacit.data.store import StoredImages
 from tacit.errors import BadFile, UsageError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".npy")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_MAYBE_DEEP = (".png", ".tif", ".tiff", ".npy")
-
-
-@dataclass(slots=True)
-class Listing:
-    """The image files below a folder, sorted by name: paths below it, sizes in bytes, times in ns."""
-
-    root: Path
-    names: list[str]
-    sizes: list[int]
-    times: list[int]
-    others: Counter[str] = field(default_factory=Counter)  # other files by extension
-    closed: list[Skipped] = field(default_factory=list)  # folders that may not be read
-
-    def identity(self) -> Iterator[bytes]:
-        """Place, names, sizes and times."""
-        yield os.fsencode(self.root)
-        for name, size, time in zip(self.names, self.sizes, self.times, strict=True):
-            yield os.fsencode(f"{name}\0{size}\0{time}")
-
-    def white_from(self) -> Sequence[int]:
-        """Evenly spaced files whose kind allows more than 8 bits."""
-        maybe = [i for i, name in enumerate(self.names) if name.lower().endswith(_MAYBE_DEEP)]
-        return evenly(maybe)
-
-    def header(self, i: int) -> Header:
-        """The file's header; raises `BadFile`."""
-        name = self.names[i]
-        with damage_named(name), open(self.root / name, "rb") as file:
-            return read_header(name, file)
-
-    def peak(self, i: int) -> int:
-        """The file's largest value, 0 if it has 8 bits or cannot be read."""
-        try:
-            return peak(self.names[i], read_bytes(self.root / self.names[i], self.names[i]))
-        except BadFile:
-            return 0
-
-    def decode(self, i: int, form: Form) -> Decoded:
-        """The file's pixels; raises `BadFile`."""
-        name = self.names[i]
-        return decode(name, read_bytes(self.root / name, name), form)
 
 
 def open_folder(folder: Path, options: Options) -> StoredImages:
@@ -74,54 +32,45 @@ def open_folder(folder: Path, options: Options) -> StoredImages:
         UsageError: the folder holds no image file.
         BadFile, TacitError: as `store_images`.
     """
-    listing = list_images(folder)
-    if not listing.names:
+    listing = indexed(folder, options)
+    if not len(listing.names):
         raise UsageError(_nothing_found(folder, listing))
     if listing.closed and options.on_bad_file == "stop":
         raise BadFile(*listing.closed[0])
     source = store_images(listing, options)
     source.skipped = (*listing.closed, *source.skipped)
-    tree = read_tree(listing.names)
-    source.labels, source.splits = tree.labels(source.names), tree.splits(source.names)
-    source.spec = replace(source.spec, classes=tree.classes)
+    known = read_folders(listing)
+    source.labels = source.kept(known.labels)
+    parts = {split: np.flatnonzero(source.kept(there)) for split, there in known.splits.items()}
+    source.splits = {split: positions for split, positions in parts.items() if len(positions)}
+    source.spec = replace(source.spec, classes=known.classes)
     return source
 
 
-def list_images(folder: Path) -> Listing:
-    """All image files below `folder`; what begins with a dot is left out. Links are followed."""
-    rows: list[tuple[str, int, int]] = []
-    others: Counter[str] = Counter()
-    closed: list[Skipped] = []
-    root = folder.resolve()
-    pending = [(root, "", frozenset({_inode(root)}))]
-    while pending:
-        place, prefix, above = pending.pop()
-        try:
-            entries = os.scandir(place)
-        except OSError as error:
-            closed.append(Skipped(prefix or str(folder), f"folder cannot be read: {error.strerror}"))
-            continue
-        with entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    inode = _inode(entry.path) if entry.is_symlink() else None
-                    if inode not in above:  # a link to a folder that it lies in never ends
-                        here = above | {inode or _inode(entry.path)}
-                        pending.append((Path(entry.path), f"{prefix}{entry.name}/", here))
-                    continue
-                extension = os.path.splitext(entry.name)[1].lower()
-                if extension not in EXTENSIONS:
-                    others[extension] += 1
-                elif entry.is_file():
-                    state = entry.stat()
-                    rows.append((prefix + entry.name, state.st_size, state.st_mtime_ns))
-                elif entry.is_symlink():
-                    rows.append((prefix + entry.name, -1, 0))
-    rows.sort()
-    names, sizes, times = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [])
-    return Listing(root, names, sizes, times, others, sorted(closed))
+class Known(NamedTuple):
+    """What the folders say of N files.
+
+    labels: (N,) int64, -1 where the folder is no class. splits: (N,) bool by split, which lie in it.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    splits: dict[str, np.ndarray]
+
+
+def read_folders(listing: Listing) -> Known:
+    """Classes, labels and splits, by folder, because there are fewer folders than files."""
+    holding = np.flatnonzero(np.bincount(listing.folder_of, minlength=len(listing.folders)))
+    folders = [listing.folders[int(k)] for k in holding]
+    tree = read_tree(folders)
+    numbers = np.full(len(listing.folders), UNLABELLED, np.int64)
+    numbers[holding] = tree.labels(folders)
+    splits = {}
+    for split, those in tree.splits(folders).items():
+        inside = np.zeros(len(listing.folders), bool)
+        inside[holding[those]] = True
+        splits[split] = inside[listing.folder_of]
+    return Known(tree.classes, numbers[listing.folder_of], splits)
 
 
 class Tree(NamedTuple):
@@ -166,11 +115,6 @@ def _folder(name: str, level: int) -> str:
     """The folder of this level in a path, "" if the file lies above it."""
     parts = name.split("/", level + 1)
     return parts[level] if len(parts) > level + 1 else ""
-
-
-def _inode(path: str | Path) -> tuple[int, int]:
-    state = os.stat(path)
-    return state.st_dev, state.st_ino
 
 
 def _nothing_found(folder: Path, listing: Listing) -> str:

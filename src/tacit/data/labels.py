@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -57,8 +58,11 @@ def read_labels(
             that disagree about one sample.
     """
     path = Path(path)
-    lookup = _Lookup((*names, *skipped))
-    rows = _whole_numbers(_read_rows(path, lookup))
+    header, rows = _read_rows(path)
+    lookup = _Lookup(names, tuple(skipped), {row.file for row in (header, *rows)})
+    if lookup.find(header.file):  # no header: this is a sample already
+        rows.insert(0, header)
+    rows = _whole_numbers(rows)
     chosen: dict[int, _Row] = {}
     absent: list[_Row] = []
     for row in rows:
@@ -66,7 +70,7 @@ def read_labels(
         if not found:
             absent.append(row)
         elif len(found) > 1:
-            several = ", ".join(lookup.names[i] for i in found[:3])
+            several = ", ".join(lookup.name(i) for i in found[:3])
             raise UsageError(
                 f"{path}, line {row.line}: '{row.file}' fits {len(found)} samples ({several}): give the path"
             )
@@ -85,7 +89,7 @@ def read_labels(
     if not classes:
         raise UsageError(f"{path} holds no label: every row is empty or -1")
     number = {name: k for k, name in enumerate(classes)}
-    labels = np.full(len(lookup.names), UNLABELLED, np.int64)
+    labels = np.full(len(names) + len(skipped), UNLABELLED, np.int64)
     labels[list(chosen)] = [number.get(row.label, UNLABELLED) for row in chosen.values()]
     return labels[: len(names)], classes
 
@@ -146,37 +150,49 @@ def _apportion(wanted: np.ndarray, total: int) -> np.ndarray:
 
 
 class _Lookup:
-    """Samples by path or file name, each with or without extension."""
+    """Samples by path or file name, each with or without extension; only those that rows ask for.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
-        paths = [PurePosixPath(name) for name in names]
-        self._ways = [
-            _positions(names),
-            _positions(str(path.with_suffix("")) for path in paths),
-            _positions(path.name for path in paths),
-            _positions(path.stem for path in paths),
-        ]
+    So a short file of labels for a million images takes little memory.
+    """
+
+    def __init__(self, names: Sequence[str], skipped: Sequence[str], wanted: Iterable[str]) -> None:
+        self._names, self._skipped = names, skipped
+        asked = frozenset(map(_written, wanted))
+        self._ways: tuple[dict[str, list[int]], ...] = ({}, {}, {}, {})
+        for i, name in enumerate(chain(names, skipped)):
+            for way, key in zip(self._ways, _keys(name), strict=True):
+                if key in asked:
+                    way.setdefault(key, []).append(i)
 
     def find(self, file: str) -> list[int]:
-        """Positions that this text fits in the first way that fits any."""
-        file = file.replace("\\", "/").removeprefix("./")
+        """Positions that this text fits in the first way that fits any; skipped ones follow the samples."""
+        file = _written(file)
         return next((way[file] for way in self._ways if file in way), [])
+
+    def name(self, i: int) -> str:
+        """The sample or skipped file at a position."""
+        return self._names[i] if i < len(self._names) else self._skipped[i - len(self._names)]
 
     def like(self, file: str) -> list[str]:
         """Names to compare a wrong one with, in the way in which it was written."""
-        way = self._ways[0 if "/" in file else 2]
-        return list(way)[:_COMPARED]
+        names = islice(chain(self._names, self._skipped), _COMPARED)
+        return list(names) if "/" in file else list(dict.fromkeys(_keys(name)[2] for name in names))
 
 
-def _positions(keys: Iterable[str]) -> dict[str, list[int]]:
-    positions: dict[str, list[int]] = {}
-    for i, key in enumerate(keys):
-        positions.setdefault(key, []).append(i)
-    return positions
+def _keys(name: str) -> tuple[str, str, str, str]:
+    """The path, the path without extension, the file's name, and that without extension."""
+    folder, slash, file = name.rpartition("/")
+    dot = file.rfind(".")
+    stem = file[:dot] if 0 < dot < len(file) - 1 else file
+    return name, f"{folder}{slash}{stem}", file, stem
 
 
-def _read_rows(path: Path, lookup: _Lookup) -> Iterator[_Row]:
+def _written(file: str) -> str:
+    return file.replace("\\", "/").removeprefix("./")
+
+
+def _read_rows(path: Path) -> tuple[_Row, list[_Row]]:
+    """The first row, which may be a header, and the others."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -192,14 +208,14 @@ def _read_rows(path: Path, lookup: _Lookup) -> Iterator[_Row]:
         raise UsageError(f"{path}: two columns are needed, the file and its label")
     file_column = _column(first, FILE_COLUMNS, 0)
     label_column = _column(first, LABEL_COLUMNS, 1 if file_column != 1 else 0)
-    if lookup.find(first[file_column]):  # no header: this is a sample already
-        yield _Row(1, first[file_column], first[label_column])
+    rows = []
     for cells in reader:
         if not any(cells):
             continue
         if len(cells) <= max(file_column, label_column):
             raise UsageError(f"{path}, line {reader.line_num}: {len(cells)} cells, {len(first)} are expected")
-        yield _Row(reader.line_num, cells[file_column].strip(), cells[label_column].strip())
+        rows.append(_Row(reader.line_num, cells[file_column].strip(), cells[label_column].strip()))
+    return _Row(1, first[file_column], first[label_column]), rows
 
 
 def _column(header: list[str], known: Sequence[str], otherwise: int) -> int:

@@ -12,11 +12,12 @@ import numpy as np
 
 from tacit.data.arrays import open_archive
 from tacit.data.hub import open_hub
-from tacit.data.images import EXTENSIONS, open_folder
+from tacit.data.images import open_folder
 from tacit.data.labels import read_labels
+from tacit.data.listing import EXTENSIONS
+from tacit.data.options import LARGEST_AUTOMATIC, Options
 from tacit.data.packaged import PACKAGED, open_packaged
 from tacit.data.source import UNLABELLED, Source
-from tacit.data.store import LARGEST_AUTOMATIC, Options
 from tacit.errors import UsageError, did_you_mean, unknown
 
 

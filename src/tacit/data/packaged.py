@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from tacit.data.decoding import Form, fit_array
-from tacit.data.store import Images, Options, fingerprint_of
+from tacit.data.options import Options
+from tacit.data.store import Images
+from tacit.data.unfinished import fingerprint_of
 from tacit.errors import UsageError, require
 
 

@@ -27,12 +27,17 @@ class _Rate(ProgressColumn):
         return Text("" if speed is None else f"{speed:,.0f} files/s")
 
 
-def counted(items: Iterable[T], total: int, shown: bool, what: str = "decoding") -> Iterator[T]:
-    """Pass the items on under a bar on stderr with files/s and the time left; no bar off a terminal."""
+def counted(
+    items: Iterable[T], total: int, shown: bool, what: str = "decoding", begun: int = 0
+) -> Iterator[T]:
+    """Pass the items on under a bar on stderr with files/s and the time left; no bar off a terminal.
+
+    total: all there is to do; begun: how much of it was done before the first item.
+    """
     console = Console(stderr=True)
     if not (shown and console.is_terminal):
         yield from items
         return
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        yield from bar.track(items, total=total)
+        yield from bar.track(items, total=total, completed=begun)

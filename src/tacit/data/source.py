@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tacit.batch import Batch, Modality
+from tacit.data.names import Chosen
 
 UNLABELLED = -1
 
@@ -108,7 +109,7 @@ class Subset(Source):
     def __init__(self, parent: Source, index: np.ndarray) -> None:
         super().__init__(
             spec=replace(parent.spec),
-            names=[parent.names[i] for i in index],
+            names=Chosen(parent.names, index),
             labels=parent.labels[index],
             fingerprint=parent.fingerprint,
             skipped=parent.skipped,

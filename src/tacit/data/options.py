@@ -1,0 +1,51 @@
+"""How to decode, and where to keep what was decoded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+LARGEST_AUTOMATIC = 256  # pixels, by default
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to decode and where to keep: the keyword arguments of `open_source`."""
+
+    size: int | None = None
+    channels: int | None = None
+    on_bad_file: Literal["stop", "skip"] = "stop"
+    cache: Path | None = None
+    progress: bool = True
+    workers: int | None = None
+    max_size: int = LARGEST_AUTOMATIC
+
+    @property
+    def threads(self) -> int:
+        """Number of decoding threads: `workers`, or the processor cores that this process may use."""
+        allowed = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
+        return self.workers or len(allowed)
+
+    @property
+    def stores(self) -> Path:
+        """The folder of all stores: below `cache`, or $TACIT_CACHE, or the user's cache folder."""
+        user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        cache = self.cache or os.environ.get("TACIT_CACHE") or Path(user) / "tacit"
+        return Path(cache).expanduser().absolute() / "images"
+
+    @property
+    def aliases(self) -> Path:
+        """The folder of files that are named by wishes (side, channels) and hold the name of a store."""
+        return self.stores.with_name("aliases")
+
+    @property
+    def indices(self) -> Path:
+        """The folder of listings of image folders."""
+        return self.stores.with_name("indices")
+
+    @property
+    def locks(self) -> Path:
+        """The folder of empty files that a process locks while it builds a store."""
+        return self.stores.with_name("locks")
