@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tacit.errors import UsageError
+from tacit.losses import blocks
 from tacit.losses import contrastive as c
 from tacit.losses.gather import gather
 from tacit.rng import Rng
 
 WORLD, LOCAL, WIDTH = 2, 3, 5
+SINGLE = 0.3, 0.002  # at the second, rows get maxima of their own, and alone a process has no negatives
 
 
 def noise(n: int, name: str) -> Tensor:
@@ -68,6 +70,12 @@ def measure(layer: nn.Module, a: Tensor, b: Tensor) -> dict[str, Any]:
     return out
 
 
+def single(a: Tensor, b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    a = a.clone().requires_grad_()
+    value = c.info_nce(a, b, temperature)
+    return value.detach(), torch.autograd.grad(value, a)[0]
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error", FutureWarning)
@@ -75,8 +83,10 @@ def worker(rank: int, folder: str) -> None:
     mine = slice(rank * LOCAL, (rank + 1) * LOCAL)
     a, b = noise(WORLD * LOCAL, "a"), noise(WORLD * LOCAL, "b")
     out = measure(DistributedDataParallel(network()), a[mine], b[mine])
+    blocks.KEEP, blocks.TILE = 0, 2
+    out["tiled"] = measure(DistributedDataParallel(network()), a[mine], b[mine])
     out["alone"] = c.info_nce(a[mine], b[mine], 0.3, distributed=False)
-    out["single"] = c.info_nce(a[rank : rank + 1], b[rank : rank + 1], 0.3)
+    out["single"] = [single(a[rank : rank + 1], b[rank : rank + 1], t) for t in SINGLE]
 
     rows = a[mine].clone().requires_grad_()
     gathered = gather(rows)
@@ -111,9 +121,13 @@ def same(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("name", LOSSES)
-def test_two_processes_equal_one(name: str, one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+def test_two_processes_equal_one(
+    name: str, tiled: bool, one: dict[str, Any], two: list[dict[str, Any]]
+) -> None:
     value, weight, inputs = one[name]
+    two = [rank["tiled"] for rank in two] if tiled else two
     same(torch.stack([rank[name][0] for rank in two]).mean(), value)
     assert weight.abs().max() > 1e-2
     for rank in two:  # DDP has averaged them
@@ -135,9 +149,13 @@ def test_distributed_false_stays_within_the_process(two: list[dict[str, Any]]) -
         same(found["alone"], c.info_nce(a, b, 0.3))
 
 
-def test_one_sample_on_each_process_is_enough(two: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("i", range(2))
+def test_one_sample_on_each_process_is_enough(i: int, two: list[dict[str, Any]]) -> None:
     a, b = noise(WORLD * LOCAL, "a")[:2], noise(WORLD * LOCAL, "b")[:2]
-    same(torch.stack([rank["single"] for rank in two]).mean(), c.info_nce(a, b, 0.3))
+    value, gradient = single(a, b, SINGLE[i])
+    same(torch.stack([rank["single"][i][0] for rank in two]).mean(), value)
+    assert gradient.abs().max() > 1e-3
+    same(torch.cat([rank["single"][i][1] for rank in two]) / WORLD, gradient)
 
 
 def test_gather_keeps_the_order_of_ranks_and_sums_gradients(two: list[dict[str, Any]]) -> None:

@@ -11,6 +11,8 @@ coupling multiplier, which decoupling removes. Every loss here is one line over 
 DCL: Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, arXiv 2110.06848. We could read its abstract
 only; the equations follow its third-party reference implementation and other implementations.
 
+Sums are exact and in memory linear in N, see `tacit.losses.blocks`; gradients exist once (no second order).
+
 Shared by all functions: vectors are normalised here unless `assume_normalized`. Half precision is
 computed in float32, also under autocast (backward belongs outside it); float64 stays float64. With
 `distributed`, negatives are the batches of all processes, equal in size, and the loss is the mean over
@@ -26,15 +28,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tacit.losses.blocks import largest_product, log_negatives, pair_terms
 from tacit.losses.gather import gather, rank_and_world
-from tacit.losses.negatives import (
-    check_negatives,
-    check_pair,
-    check_queue,
-    check_temperature,
-    log_negatives,
-    unit_rows,
-)
+from tacit.losses.negatives import check_negatives, check_pair, check_queue, check_temperature, unit_rows
 
 
 def info_nce(
@@ -187,17 +183,13 @@ def contrastive_terms(
     """
     check_pair(a, b)
     check_temperature(temperature)
-    a, b = unit_rows(a, b, assume_normalized=assume_normalized)
-    (all_a, all_b), skip = _whole_batch(a, b, distributed=distributed)
-    check_negatives(len(all_a))
-    negatives = [
-        torch.logaddexp(
-            log_negatives(anchors, all_a, temperature, skip), log_negatives(anchors, all_b, temperature, skip)
-        )
-        for anchors in (a, b)
-    ]
-    positive = (a * b).sum(1) / temperature
-    return torch.cat([positive, positive]), torch.cat(negatives)
+    (z,) = unit_rows(torch.cat([a, b]), assume_normalized=assume_normalized)
+    others = _rows_elsewhere(z) if distributed else z[:0]
+    check_negatives(len(a) + len(others) // 2)
+    positive, negatives = pair_terms(z, temperature, _longest(z) if assume_normalized else 1.0)
+    if len(others):
+        negatives = torch.logaddexp(negatives, log_negatives(z, others, temperature))
+    return positive.repeat(2), negatives
 
 
 def info_nce_queue(
@@ -324,10 +316,11 @@ def nearest_terms(
     check_pair(neighbour, prediction, "neighbour and prediction")
     check_temperature(temperature)
     neighbour, prediction = unit_rows(neighbour, prediction, assume_normalized=assume_normalized)
-    (others,), skip = _whole_batch(prediction, distributed=distributed)
+    rank, _ = rank_and_world() if distributed else (0, 1)
+    others = gather(prediction) if distributed else prediction
     check_negatives(len(others))
     positive = (neighbour * prediction).sum(1) / temperature
-    return positive, log_negatives(neighbour, others, temperature, skip)
+    return positive, log_negatives(neighbour, others, temperature, (rank * len(prediction),))
 
 
 @torch.no_grad()
@@ -343,8 +336,7 @@ def nearest(z: Tensor, queue: Tensor) -> Tensor:
     """
     check_queue(z, queue)
     z, rows = unit_rows(z, queue, assume_normalized=True)
-    with torch.autocast(z.device.type, enabled=False):
-        return queue[(z @ rows.T).argmax(1)]
+    return queue[largest_product(z, rows)]
 
 
 def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -353,12 +345,18 @@ def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:
     return -F.logsigmoid(positive - negatives)
 
 
-def _whole_batch(*vectors: Tensor, distributed: bool) -> tuple[tuple[Tensor, ...], int]:
-    """The rows of all processes, and the place of this process's first one among them."""
-    rank, world = rank_and_world() if distributed else (0, 1)
+def _rows_elsewhere(z: Tensor) -> Tensor:
+    """The rows of the other processes, in no order that means anything: all of them are negatives."""
+    rank, world = rank_and_world()
     if world == 1:
-        return vectors, 0
-    return gather(torch.stack(vectors, dim=1)).unbind(1), rank * len(vectors[0])
+        return z[:0]
+    pairs = gather(z.unflatten(0, (2, -1)).transpose(0, 1))
+    first, last = rank * len(z) // 2, (rank + 1) * len(z) // 2
+    return torch.cat([pairs[:first], pairs[last:]]).flatten(0, 1)
+
+
+def _longest(z: Tensor) -> float:
+    return torch.linalg.vector_norm(z.detach(), dim=1).amax().item()
 
 
 def _weights(cosine: Tensor, sigma: float, distributed: bool) -> Tensor:

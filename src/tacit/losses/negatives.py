@@ -1,14 +1,18 @@
-"""What the contrastive losses have in common: unit vectors in safe precision, and sums over negatives."""
+"""What the contrastive losses have in common: unit vectors in safe precision, and the checks of arguments."""
 
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import once_differentiable
 
 from tacit.errors import UsageError
+
+_SHORTEST = 1e-12
+"""Shorter rows are divided by this, as `torch.nn.functional.normalize` does."""
 
 
 def unit_rows(*vectors: Tensor, assume_normalized: bool = False) -> list[Tensor]:
@@ -18,33 +22,35 @@ def unit_rows(*vectors: Tensor, assume_normalized: bool = False) -> list[Tensor]
     """
     dtype = reduce(torch.promote_types, (v.dtype for v in vectors), torch.float32)
     rows = [v.to(dtype) for v in vectors]
-    return rows if assume_normalized else [F.normalize(row, dim=1) for row in rows]
+    return rows if assume_normalized else [_Unit.apply(row) for row in rows]
 
 
-def log_negatives(anchors: Tensor, others: Tensor, temperature: float, skip: int | None = None) -> Tensor:
-    """log sum_j exp(<x_i, y_j> / temperature), for each anchor over all others but its own image.
+class _Unit(torch.autograd.Function):
+    """x / |x|.
 
-    The dense part of every contrastive loss, and the only place where one holds a (N, M) matrix: kept
-    apart so that a blockwise form can take its place.
-
-    anchors: (N, D), float32 or float64. others: (M, D) of the same type.
-    skip: anchor i leaves out row i + skip of the others; None: no row is left out.
-    Returns (N,). At least one row must be left. Computed in the inputs' type, also under autocast.
-
-    Written by hand, not with `torch.logsumexp`, because that makes a second (N, M) matrix: forward and
-    backward of the in-batch loss take 136 ms so, 174 ms with it (N = 2048, D = 128, two CPU cores). The
-    shift is a constant to the gradient, which is exact: whatever the shift, it cancels.
+    Written by hand because backward of `torch.nn.functional.normalize` takes twice the time: 0.50 against
+    0.25 ms for 512 rows of 128 on one core, where a whole loss takes 3.4 ms.
     """
-    with torch.autocast(anchors.device.type, enabled=False):
-        logits = (anchors / temperature) @ others.T
-        if skip is not None:
-            logits.diagonal(skip).fill_(-torch.inf)
-        shift = logits.detach().amax(1, keepdim=True)
-        return logits.sub_(shift).exp_().sum(1).log() + shift.squeeze(1)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min_(_SHORTEST)
+        unit = x / length
+        ctx.save_for_backward(unit, length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        unit, length = ctx.saved_tensors
+        along = (grad * unit).sum(1, keepdim=True)
+        return torch.addcmul(grad, unit, along, value=-1).div_(length)
 
 
 def check_temperature(value: float, name: str = "temperature") -> None:
-    """Raise UsageError unless the value is above 0."""
+    """Raise UsageError unless the value is above 0 and a constant: no gradient would reach it."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise UsageError(f"contrastive loss: {name} gets no gradient; pass a number")
     if not value > 0:
         raise UsageError(f"contrastive loss: {name} must be above 0, got {value}")
 
