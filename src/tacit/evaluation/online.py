@@ -38,15 +38,20 @@ class OnlineProbe:
         return len(self.bank) > 0 and len(self.queries) > 0
 
     def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
-        """`effective_rank`, `feature_std` and, with labels, `knn` (accuracy). The encoder's mode is kept."""
-        training = encoder.training
-        embed = encoder_features(encoder, device)
-        features = torch.from_numpy(extract(embed, self.source, self.health))
-        values = {"effective_rank": effective_rank(features), "feature_std": feature_std(features)}
+        """What `look` gives and, with labels, `knn` (accuracy). The encoder's mode is kept."""
+        values = self.look(encoder, device)
         if self.has_labels:
-            values["knn"] = self._knn(embed)
-        encoder.train(training)
+            training = encoder.training
+            values["knn"] = self._knn(encoder_features(encoder, device))
+            encoder.train(training)
         return values
+
+    def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
+        """`effective_rank` and `feature_std` of the same few images each time, without labels."""
+        training = encoder.training
+        features = torch.from_numpy(extract(encoder_features(encoder, device), self.source, self.health))
+        encoder.train(training)
+        return {"effective_rank": effective_rank(features), "feature_std": feature_std(features)}
 
     def _knn(self, embed: Embed) -> float:
         labels = torch.from_numpy(self.source.labels)

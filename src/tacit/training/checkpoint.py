@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,32 @@ _FORMAT = 1
 
 @dataclass(slots=True)
 class Checkpoint:
-    """The state after `step` optimiser steps. `probe` is the best online probe until then."""
+    """The state after `step` optimiser steps.
+
+    probe: the best online probe until then. guard: what the guard has seen until then.
+    """
 
     step: int
     method: dict[str, Any]
     optimizer: dict[str, Any]
     probe: float = float("-inf")
+    guard: dict[str, float] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write it; the file appears whole or not at all."""
+        """Write it; the file appears whole or not at all.
+
+        Raises:
+            TacitError: it cannot be written.
+        """
         state = {name: getattr(self, name) for name in self.__slots__}
         with replacing(path) as file:
-            torch.save({"format": _FORMAT, **state}, file)
+            try:
+                torch.save({"format": _FORMAT, **state}, file)
+            except RuntimeError as error:
+                # torch's writer hides a full disk behind an error of its own ("unexpected pos 832 vs 726")
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:

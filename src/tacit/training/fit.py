@@ -33,12 +33,15 @@ from tacit.methods.registry import method_class
 from tacit.report.page import write_report
 from tacit.rng import Rng, seeded
 from tacit.training.checkpoint import Checkpoint
+from tacit.training.keeper import SAVE_EVERY, resumable
 from tacit.training.learner import Learner
 from tacit.training.loader import Plan
 from tacit.training.progress import ProgressBar
+from tacit.training.pulse import Pulse
+from tacit.training.resources import check_disk, explaining_memory, state_bytes
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, complete_options, describe, plain
-from tacit.training.watch import Watch
+from tacit.training.watch import OnCollapse, Watch
 
 Precision = Literal["auto", "32", "bf16"]
 
@@ -71,6 +74,8 @@ def fit(
     workers: int | None = None,
     seed: int = 0,
     resume: bool = False,
+    save_every: float = SAVE_EVERY,
+    on_collapse: OnCollapse = "stop",
     on_bad_file: OnBadFile = "stop",
     cache: str | None = None,
     quiet: bool = False,
@@ -111,6 +116,11 @@ def fit(
         workers: loader processes; default 0 on the CPU, up to 4 on a GPU.
         seed: of every random choice.
         resume: go on with the run in `out` if one was begun there.
+        save_every: seconds between checkpoints at most; a killed run loses no more than that. 0 saves
+            after every step. Epochs end with a checkpoint, too, if the last one is 20 seconds old.
+        on_collapse: whether a run whose outputs become the same for all images, or whose gradients or
+            parameters explode, stops with the last good checkpoint or goes on with a warning. A loss
+            that is not a number always stops.
         on_bad_file: whether the first unusable file stops, or is skipped, counted and listed.
         cache: where decoded images are kept; default TACIT_CACHE or the user's cache folder.
         quiet: show no progress.
@@ -148,6 +158,8 @@ def fit(
         if checkpoint is not None:
             _restore(built, checkpoint, run)
         if is_main_process():
+            check_disk(run.folder, state_bytes(built))
+            run.sweep()
             run.write_settings(describe(arguments), _record(source, recipe, built))
             run.write_skipped(source.skipped)
         learner = Learner(
@@ -158,10 +170,11 @@ def fit(
             rng,
             start=checkpoint.step if checkpoint else 0,
             optimizer_state=checkpoint.optimizer if checkpoint else None,
+            pulse=Pulse.resumed(checkpoint.guard) if checkpoint else None,
             workers=_workers(workers, device),
         )
         probe = OnlineProbe(whole, train, rng("online"))
-        _train(learner, probe, run, arguments, best=checkpoint.probe if checkpoint else float("-inf"))
+        _train(learner, probe, run, arguments, checkpoint)
     _finish(learner, run)
     return run
 
@@ -225,8 +238,11 @@ def _check(arguments: Mapping[str, Any]) -> None:
     for name, least in (("size", 4), ("accumulate", 1), ("devices", 1), ("workers", 0)):
         if arguments[name] is not None and arguments[name] < least:
             raise UsageError(f"{name} must be at least {least}, not {arguments[name]}")
-    if arguments["precision"] not in get_args(Precision):
-        raise unknown("precision", str(arguments["precision"]), get_args(Precision))
+    for name, known in (("precision", Precision), ("on_collapse", OnCollapse)):
+        if arguments[name] not in get_args(known):
+            raise unknown(name, str(arguments[name]), get_args(known))
+    if not arguments["save_every"] >= 0:
+        raise UsageError(f"save_every must be at least 0 seconds, not {arguments['save_every']}")
     pick_device(arguments["device"])
 
 
@@ -310,18 +326,33 @@ def _workers(workers: int | None, device: str) -> int:
 
 
 def _train(
-    learner: Learner, probe: OnlineProbe, run: Run, arguments: Mapping[str, Any], *, best: float
+    learner: Learner,
+    probe: OnlineProbe,
+    run: Run,
+    arguments: Mapping[str, Any],
+    checkpoint: Checkpoint | None,
 ) -> None:
     if learner.done:
         return
     if not arguments["quiet"]:
         _note_parts(learner, arguments["method"])
     with ProgressBar(learner.plan.total, learner.start, quiet=arguments["quiet"]) as bar:
-        watch = Watch(run, learner, probe, bar, best=best)
+        watch = Watch(
+            run,
+            learner,
+            probe,
+            bar,
+            resumed=checkpoint,
+            on_collapse=arguments["on_collapse"],
+            save_every=arguments["save_every"],
+        )
         trainer = _trainer(learner, watch, arguments)
-        with watch.signals():
+        device, full = pick_device(arguments["device"]), trainer.precision == "32-true"
+        with watch.signals(), explaining_memory(learner.method, learner.plan, device, full=full):
             trainer.fit(learner)
     if not learner.done:
+        if not is_main_process():
+            raise SystemExit(0)  # the main process says why; another code would make Lightning end it before
         raise TacitError(f"the run stopped early; go on with: tacit fit --resume --out {run.quoted}")
 
 
@@ -376,5 +407,6 @@ def _finish(learner: Learner, run: Run) -> None:
     if not is_main_process():
         return
     learner.method.finish(learner.source)
-    write_report(run.folder)
-    save_encoder(learner.method.encoder, run.folder)  # last: its card says that the run is finished
+    with resumable(run):
+        write_report(run.folder)
+        save_encoder(learner.method.encoder, run.folder)  # last: its card says that the run is finished

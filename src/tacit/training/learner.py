@@ -17,6 +17,7 @@ from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
 from tacit.training.loader import Plan, StepData, StepSampler, step_loader
 from tacit.training.optimise import make_optimizer, make_schedule
+from tacit.training.pulse import Pulse
 
 
 class Learner(LightningModule):
@@ -26,7 +27,7 @@ class Learner(LightningModule):
     a step's samples, views and learning rate are functions of its number, so that beginning in the
     middle is the same as never having stopped. To Lightning the whole run is one epoch.
 
-    step: the optimiser step under way. seen: sums of losses and notes since `take_means`.
+    step: the optimiser step under way. pulse: what is not finite, or huge.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Learner(LightningModule):
         *,
         start: int = 0,
         optimizer_state: dict[str, Any] | None = None,
+        pulse: Pulse | None = None,
         workers: int = 0,
     ) -> None:
         super().__init__()
@@ -50,6 +52,7 @@ class Learner(LightningModule):
         self.start = start
         self.workers = workers
         self.index = start
+        self.pulse = pulse or Pulse()
         self._optimizer_state = optimizer_state
         self._sums: dict[str, Tensor] = {}
         self._parts = 0
@@ -96,8 +99,13 @@ class Learner(LightningModule):
         losses = self.method.losses(views, step)
         total = torch.stack(list(losses.values())).sum()
         self._remember({"loss": total, **losses, **self.method.notes})
+        self.pulse.loss(total)
         self.method.notes.clear()
         return total
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """The whole gradient, before it is clipped."""
+        self.pulse.gradient(self.method.parameters())
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Called once per step, after its last part; the method's own updates follow."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from tacit.errors import TacitError
 from tacit.files import write_atomically
 
 FIRST = ("step", "epoch", "lr", "samples_per_second")
-PROBES = ("knn", "effective_rank", "feature_std")
+LAST = ("grad_norm", "knn", "effective_rank", "feature_std")
 
 
 class Metrics:
@@ -32,7 +34,7 @@ class Metrics:
             self.columns = list(reader.fieldnames or [])
         if start == 0 or not self.columns:
             self.columns = []
-            self.path.unlink()
+            write_atomically(self.path, "")
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns)
@@ -44,18 +46,27 @@ class Metrics:
         """Append a row; columns without a value stay empty.
 
         Raises:
-            TacitError: the file cannot be written.
+            TacitError: the file cannot be written; it is left as it was.
         """
         header = not self.columns
         if header:
-            named = [name for name in values if name not in (*FIRST, *PROBES)]
-            self.columns = [*FIRST, *named, *PROBES]
+            named = [name for name in values if name not in (*FIRST, *LAST)]
+            self.columns = [*FIRST, *named, *LAST]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
+        if header:
+            writer.writeheader()
+        writer.writerow({name: _short(values[name]) for name in self.columns if name in values})
+        self._append(text.getvalue().encode())
+
+    def _append(self, row: bytes) -> None:
+        """Add the row, or leave the file as it was."""
         try:
-            with self.path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, self.columns, extrasaction="ignore")
-                if header:
-                    writer.writeheader()
-                writer.writerow({name: _short(values[name]) for name in self.columns if name in values})
+            with self.path.open("ab", buffering=0) as file:
+                before = file.tell()
+                if file.write(row) != len(row):  # a disk that fills up takes a part of it
+                    file.truncate(before)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise TacitError(f"cannot write {self.path}: {error.strerror}") from error
 

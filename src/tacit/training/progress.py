@@ -66,6 +66,15 @@ class ProgressBar:
             highlight=False,
         )
 
+    def say(self, text: str) -> None:
+        """One line above the bar, or between the lines; not if quiet."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """One line, also if quiet."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
     def _line(self) -> str:
         shown = [f"{name} {self._values[name]:.4g}" for name in _SHOWN if name in self._values]
         if "samples_per_second" in self._values:

@@ -22,6 +22,14 @@ from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError
 from tacit.files import write_atomically
 
+_FILES = (
+    "run.yaml",
+    "metrics.csv",
+    "encoder.safetensors",
+    "encoder.json",
+    "report.html",
+    "skipped.csv",
+)
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy")
 
 
@@ -59,6 +67,11 @@ class Run:
     def best(self) -> Path:
         """The checkpoint with the best online probe; only where there are labels."""
         return self.folder / "checkpoints" / "best.pt"
+
+    @property
+    def good(self) -> Path:
+        """The checkpoint before the newest; only while the newest is not known to be good."""
+        return self.folder / "checkpoints" / "good.pt"
 
     @property
     def quoted(self) -> str:
@@ -105,6 +118,14 @@ class Run:
         """The rows of `metrics.csv`."""
         with self.metrics_file.open(newline="") as file:
             return list(csv.DictReader(file))
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written: hidden files beside those they were to be."""
+        names = (*(path.name for path in (self.last, self.good, self.best)), *_FILES)
+        for folder in (self.folder, self.last.parent):
+            for name in names:
+                for path in folder.glob(f".{name}.*"):
+                    path.unlink(missing_ok=True)
 
     def write_settings(self, arguments: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Write `run.yaml`; `tacit fit --config` takes it back."""

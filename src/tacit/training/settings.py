@@ -17,7 +17,20 @@ from tacit.training.run import Run
 
 # what may differ between a run and its resumption without changing what is learned; the data may lie
 # elsewhere, for their content is compared by its fingerprint
-_FREE = frozenset({"resume", "out", "quiet", "workers", "cache", "device", "data", "labels"})
+_FREE = frozenset(
+    {
+        "resume",
+        "out",
+        "quiet",
+        "workers",
+        "cache",
+        "device",
+        "data",
+        "labels",
+        "save_every",
+        "on_collapse",
+    }
+)
 
 
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:

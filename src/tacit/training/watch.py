@@ -1,4 +1,4 @@
-"""What happens beside learning after a step: measuring, writing, showing, saving, stopping."""
+"""What happens beside learning after a step: measuring, guarding, writing, showing, saving, stopping."""
 
 from __future__ import annotations
 
@@ -9,22 +9,31 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, Trainer
+from torch.nn.utils import get_total_norm
 
 from tacit.errors import TacitError
 from tacit.evaluation.online import OnlineProbe
 from tacit.training.checkpoint import Checkpoint
+from tacit.training.forecast import Forecast, duration
+from tacit.training.guard import Facts, Guard, Trouble
+from tacit.training.keeper import SAVE_EVERY, Keeper, resumable
 from tacit.training.learner import Learner
 from tacit.training.metrics import Metrics
+from tacit.training.optimise import learning_rate
+from tacit.training.outputs import Outputs
 from tacit.training.progress import ProgressBar
+from tacit.training.resources import gib, memory_is_tight, options_that_save_memory, peak_memory, state_bytes
 from tacit.training.run import Run, is_main_process
+
+OnCollapse = Literal["stop", "warn"]
 
 _ROWS = 1000  # of metrics.csv per run, at most, beside those at the ends of epochs
 _PROBES = 50  # probes per run, at most
-_SAVE_AT_EPOCH = 20.0  # seconds since the last checkpoint after which an epoch's end writes one
-_SAVE_ANYWAY = 300.0  # seconds after which any step does
+_LOOK_SHARE = 0.01  # of the run's work, at most, goes into looks at its health between probes
 
 
 class Interrupted(TacitError):
@@ -38,19 +47,36 @@ class Watch(Callback):
     """
 
     def __init__(
-        self, run: Run, learner: Learner, probe: OnlineProbe, bar: ProgressBar, *, best: float
+        self,
+        run: Run,
+        learner: Learner,
+        probe: OnlineProbe,
+        bar: ProgressBar,
+        *,
+        resumed: Checkpoint | None = None,
+        on_collapse: OnCollapse = "stop",
+        save_every: float = SAVE_EVERY,
     ) -> None:
         plan = learner.plan
         self.run, self.probe, self.bar = run, probe, bar
+        self.on_collapse = on_collapse
+        self.keeper = Keeper(run, save_every)
+        self.guard = Guard(_facts(learner), resumed.guard if resumed else None)
+        self.outputs = Outputs(learner.method)
         if is_main_process():
             self.metrics = Metrics(run.metrics_file, start=learner.start)
         self.row_every = max(1, plan.total // _ROWS)
         self.probe_every = max(1, plan.epochs // _PROBES)
-        self.best = best
+        self.look_every = _look_every(len(probe.health), plan.batch_size)
+        self.best = resumed.probe if resumed else float("-inf")
         self.signal: int | None = None
+        self.failure: TacitError | None = None
+        self._warned: set[str] = set()
         self._seen = learner.start
         self._row_at = (learner.start, time.monotonic())
-        self._saved_at = float("-inf")  # the first step saves: from then on the folder is a run to go on with
+        self._look_seconds = 0.0
+        self._looked_at = -1
+        self._foretold = False
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *args: Any) -> None:  # type: ignore[override]
         """Once per optimiser step."""
@@ -58,68 +84,123 @@ class Watch(Callback):
         if done == self._seen:
             return
         self._seen = done
+        self.forecast.end()
         if trainer.is_global_zero:
-            self._after_step(learner, done)
-        # all processes stop after the same step, also if only one got the signal
-        trainer.should_stop = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+            try:
+                self._after_step(learner, done)
+            except TacitError as error:  # told when all processes have left the training loop
+                self.failure = error
+        # all processes stop after the same step, also if only one got the signal or cannot go on
+        stopping = self.signal is not None or self.failure is not None
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(stopping, all=False)
+        self.forecast.begin()
 
     def _after_step(self, learner: Learner, done: int) -> None:
         plan = learner.plan
         at_epoch = done % plan.steps_per_epoch == 0
         epoch = done // plan.steps_per_epoch
         probing = at_epoch and (epoch % self.probe_every == 0 or learner.done)
-        passed = time.monotonic() - self._saved_at
-        ending = learner.done or self.signal is not None
-        saving = ending or passed > _SAVE_ANYWAY or (at_epoch and passed > _SAVE_AT_EPOCH)
-        if probing or saving or done % self.row_every == 0:
-            self._write_row(learner, done, probing)
+        looking = probing or done % self.look_every == 0
+        saving = learner.done or self.signal is not None or self.keeper.due(at_epoch=at_epoch)
+        if looking or saving or done % self.row_every == 0:
+            self._write_row(learner, done, looking, probing)
         if probing:
             self.bar.line(done, epoch, plan.epochs)
         if saving:
-            self.save(learner)
+            self._save(learner)
+        if self.forecast.ready and not self._foretold:
+            self._foretell(learner, done)
+            self._foretold = True
 
-    def _write_row(self, learner: Learner, done: int, probing: bool) -> None:
+    def _write_row(self, learner: Learner, done: int, looking: bool, probing: bool) -> None:
         now = time.monotonic()
         before, then = self._row_at
         rate = (done - before) * learner.plan.batch_size / max(now - then, 1e-9)
-        means = learner.take_means()
-        if not math.isfinite(means.get("loss", 0.0)):
-            raise TacitError(
-                f"the loss is {means['loss']} at step {done}: a lower --lr or --clip 1 may help; "
-                f"the last good checkpoint is in {self.run.last.parent}"
-            )
+        reading, means = learner.pulse.read(), learner.take_means()
+        loss = means.get("loss", 0.0)
+        self._react(self.guard.numbers(done, reading, loss, _norm(learner), learner.plan.accumulate))
         values: dict[str, float] = {
             "step": done,
             "epoch": (done - 1) // learner.plan.steps_per_epoch + 1,
             "lr": learner.trainer.optimizers[0].param_groups[0]["lr"],
             "samples_per_second": rate,
             **means,
+            "grad_norm": reading.gradient,
         }
-        if probing:
-            values |= self._measure(learner)
-        self.metrics.write(values)
+        if done == 1:
+            self.guard.begin(self.outputs.std())
+        if looking:
+            values |= self._look(learner, probing)
+        with resumable(self.run):
+            self.metrics.write(values)
         self.bar.update(done, values)
-        self._row_at = (done, time.monotonic())
-
-    def _measure(self, learner: Learner) -> dict[str, float]:
-        values = self.probe.measure(learner.method.encoder, learner.device)
+        if looking:
+            self._looked_at = done
+            self._react(self.guard.collapse(done, values, self.outputs.std(), loss))
+            if self.guard.healthy:
+                self.keeper.confirm()
         if values.get("knn", float("-inf")) > self.best:
             self.best = values["knn"]
-            self._checkpoint(learner).save(self.run.best)
+            self.keeper.save_best(self._checkpoint(learner))
+        self._row_at = (done, time.monotonic())
+
+    def _look(self, learner: Learner, probing: bool) -> dict[str, float]:
+        if probing:
+            return self.probe.measure(learner.method.encoder, learner.device)
+        began = time.monotonic()
+        values = self.probe.look(learner.method.encoder, learner.device)
+        self._look_seconds = time.monotonic() - began
         return values
 
-    def save(self, learner: Learner) -> None:
-        """Write the last checkpoint."""
-        self._checkpoint(learner).save(self.run.last)
-        self._saved_at = time.monotonic()
+    def _react(self, trouble: Trouble | None) -> None:
+        """Stop, or say it once."""
+        if trouble is None:
+            return
+        if trouble.fatal or self.on_collapse == "stop":
+            kept = self.keeper.fall_back(spoilt=not trouble.fatal or not self.guard.healthy)
+            if not trouble.fatal:
+                kept += f"; to go on with it: tacit fit --resume --on-collapse warn --out {self.run.quoted}"
+            raise TacitError(f"{trouble.seen}; {trouble.mend}; {kept}")
+        if trouble.kind not in self._warned:
+            self._warned.add(trouble.kind)
+            self.bar.warn(f"warning: {trouble.seen}; {trouble.mend}")
+
+    def _save(self, learner: Learner) -> None:
+        self.keeper.save(self._checkpoint(learner))
+        if self.guard.healthy and self._looked_at == learner.index:
+            self.keeper.confirm()
 
     def _checkpoint(self, learner: Learner) -> Checkpoint:
+        """The state as it can be saved; one that is not finite never is."""
+        state = learner.method.state_dict()
+        numbers = [value for value in state.values() if value.is_floating_point() and value.numel()]
+        if not math.isfinite(get_total_norm(numbers, norm_type=torch.inf).item()):
+            self._react(self.guard.spoilt(learner.index))
         return Checkpoint(
             step=learner.index,
-            method=learner.method.state_dict(),
+            method=state,
             optimizer=learner.trainer.optimizers[0].state_dict(),
             probe=self.best,
+            guard={**self.guard.state, **learner.pulse.state()},
         )
+
+    def _foretell(self, learner: Learner, done: int) -> None:
+        """Say how long it will take, and whether memory is tight."""
+        plan, device = learner.plan, learner.device
+        probe = len(self.probe.health) + len(self.probe.bank) + len(self.probe.queries)
+        probes = (plan.total - done) // (plan.steps_per_epoch * self.probe_every)
+        looks = (plan.total - done) // self.look_every + probes * probe / max(1, len(self.probe.health))
+        seconds = self.forecast.seconds(plan.total - done) + looks * self._look_seconds
+        self.bar.say(
+            f"forecast: about {duration(seconds)} for {plan.total - done:,} steps; "
+            f"peak memory {gib(peak_memory(device))}; a checkpoint takes {gib(state_bytes(learner.method))}"
+        )
+        if memory_is_tight(device):
+            full = learner.trainer.precision == "32-true"
+            self.bar.say(
+                "note: memory is nearly full; if it does not suffice, pass "
+                + options_that_save_memory(learner.method, plan, device, full=full)
+            )
 
     def on_train_start(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
         """From here on SIGINT and SIGTERM end the run after the step under way; a second one at once.
@@ -129,6 +210,11 @@ class Watch(Callback):
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self._stop)
+        if trainer.is_global_zero and self.guard.fresh:
+            self.guard.begin(self._look(learner, probing=False))
+        self.guard.grown(learner.start, _norm(learner))
+        self.forecast = Forecast(learner.device)
+        self.forecast.begin()
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -140,6 +226,7 @@ class Watch(Callback):
         """Puts the handlers of SIGINT and SIGTERM back at the end of the block.
 
         Raises:
+            TacitError: at the end of the block, if the run could not go on.
             Interrupted: at the end of the block, if a signal came; its exit code is 130 or 143.
         """
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -149,7 +236,28 @@ class Watch(Callback):
             if threading.current_thread() is threading.main_thread():
                 for number, handler in before.items():
                     signal.signal(number, handler)
-        if self.signal is not None:
+        if self.failure is not None:
+            raise self.failure
+        if self.signal is not None and is_main_process():
             error = Interrupted(f"stopped; go on with: tacit fit --resume --out {self.run.quoted}")
             error.exit_code = 128 + self.signal
             raise error
+
+
+def _norm(learner: Learner) -> float:
+    return get_total_norm(list(learner.method.parameters())).item()
+
+
+def _look_every(images: int, batch_size: int) -> int:
+    """Steps between looks: a look is one forward pass, a step costs three at least (forward, backward)."""
+    return max(1, math.ceil(images / (_LOOK_SHARE * 3 * batch_size)))
+
+
+def _facts(learner: Learner) -> Facts:
+    recipe, temperature = learner.recipe, getattr(learner.method, "temperature", None)
+    return Facts(
+        lr=learning_rate(recipe),
+        clip=recipe.clip,
+        batch_size=recipe.batch_size,
+        temperature=temperature if isinstance(temperature, int | float) else None,
+    )
