@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tacit.errors import UsageError
 from tacit.rng import Rng
-from tacit.views.banded import Band, banded_tiles, tile_side, untile
+from tacit.views.banded import Band, banded_product
 from tacit.views.draw import between
 
 _ATTEMPTS = 10
@@ -39,13 +39,14 @@ def crop_boxes(
     root_area = (true_size.prod(1, keepdim=True) * between(draw[:, :_ATTEMPTS], scale)).sqrt_()
     log_ratio = (math.log(ratio[0]), math.log(ratio[1]))
     root_aspect = (between(draw[:, _ATTEMPTS:-2], log_ratio) / 2).exp_()
-    attempts = torch.stack([root_area / root_aspect, root_area * root_aspect], 2).round_()  # (B, 10, 2)
-    fits = ((attempts > 0) & (attempts <= true_size[:, None])).all(2)
-    found, first = fits.int().max(1)  # of equal ones `max` names the first
-    found = found.bool()[:, None]
+    heights, widths = (root_area / root_aspect).round_(), root_area.mul_(root_aspect).round_()  # (B, 10)
+    fits = (heights <= true_size[:, :1]) & (widths <= true_size[:, 1:]) & (heights.minimum(widths) > 0)
+    found, first = fits.int().max(1, keepdim=True)  # of equal ones `max` names the first
+    found = found.bool()
     longest = true_size.flip(1) * true_size.new_tensor([1 / ratio[0], ratio[1]])
     largest = longest.round_().clamp_(min=1).minimum(true_size)
-    box = torch.where(found, attempts[torch.arange(len(first), device=first.device), first], largest)
+    attempt = torch.cat([heights.gather(1, first), widths.gather(1, first)], 1)
+    box = torch.where(found, attempt, largest)
     room = true_size - box
     place = torch.where(found, draw[:, -2:] * (room + 1), room / 2).floor_()
     return torch.cat([place, box], 1)
@@ -76,7 +77,7 @@ def resample(images: Tensor, boxes: Tensor, true_size: Tensor, flip: Tensor | No
         UsageError: shapes or types that do not fit together.
     """
     check_images(images, true_size, size)
-    return untile(resampled_tiles(images, boxes, true_size, flip, size))
+    return banded_product(images, *crop_bands(images, boxes, true_size, flip, size))
 
 
 def check_images(images: Tensor, true_size: Tensor, size: int) -> None:
@@ -96,38 +97,38 @@ def check_images(images: Tensor, true_size: Tensor, size: int) -> None:
         raise UsageError(f"size must be at least 1 pixel, not {size}")
 
 
-def resampled_tiles(
+def crop_bands(
     images: Tensor, boxes: Tensor, true_size: Tensor, flip: Tensor | None, size: int
-) -> Tensor:
-    """`resample`, its result as tiles (see `banded_tiles`)."""
-    batch, side = len(images), images.shape[-1]
+) -> tuple[Band, Band]:
+    """What `resample` sums of the rows and of the columns of these images."""
+    side = images.shape[-1]
     # rows and columns at once, below each other
     start, length = (boxes.reshape(-1, 2, 2) * (side / true_size)[:, None]).permute(1, 2, 0).flatten(1)
     mirror = None if flip is None else torch.cat([torch.zeros_like(flip), flip])
     band = _triangle_band(start, length, mirror, side, size)
-    rows, columns = (Band(*halves) for halves in zip(*(part.split(batch) for part in band), strict=True))
+    batch = len(images)
+    rows, columns = band.of(slice(batch)), band.of(slice(batch, None))
     if images.dtype == torch.uint8:
         rows.weights.div_(255)
-    return banded_tiles(images, rows, columns)
+    return rows, columns
 
 
 def _triangle_band(start: Tensor, length: Tensor, mirror: Tensor | None, inputs: int, size: int) -> Band:
     """The weights of `size` pixels that share the run from `start` of `length` input pixels, each (B,)."""
-    side = tile_side(size)
-    step = (length / size)[:, None]
+    start, length = start[:, None], length[:, None]
+    step = length / size
     support = step.clamp(min=1)
     place = torch.arange(size, device=start.device) + 0.5
     if mirror is not None:
         place = torch.where(mirror[:, None], size - place, place)
     # counted from `start`: small numbers, so that float32 keeps 1e-5 of a pixel however large the image
-    centre = (place * step).unflatten(1, (-1, side))
-    lowest = centre[..., 0].minimum(centre[..., -1])
-    taps = min(math.ceil((side - 1) * inputs / size + 2 * max(inputs / size, 1.0)) + 1, inputs)
-    first = (lowest + (start[:, None] - support + 0.5)).floor_().clamp_(0, inputs - taps)
-    pixel = (first - start[:, None])[..., None] + torch.arange(taps, device=start.device)  # left edges
-    inside = torch.minimum(pixel + 1, length[:, None, None]).sub_(pixel.clamp(min=0)).clamp_(min=0)
-    scaled = pixel.add_(0.5).div_(support[..., None])[:, :, None]
-    weights = (scaled - centre.div_(support[..., None])[..., None]).abs_().clamp_(max=1)
-    inside = inside[:, :, None]
-    torch.addcmul(inside, inside, weights, value=-1, out=weights)  # inside * (1 - weights)
-    return Band(first.long(), weights.div_(weights.sum(-1, keepdim=True)))
+    centre = place * step
+    taps = min(math.ceil(2 * max(inputs / size, 1.0)), inputs)
+    first = (centre - support).add_(start + 0.5).floor_().clamp_(0, inputs - taps)
+    # the taps come first here, as loops over two or three numbers are slow, and last in the result
+    pixel = (first - start) + torch.arange(taps, device=start.device)[:, None, None]  # left edges
+    inside = torch.minimum(pixel + 1, length).sub_(pixel.clamp(min=0)).clamp_(min=0)
+    away = pixel.add_(0.5).sub_(centre).div_(support).abs_().clamp_(max=1)
+    weights = torch.addcmul(inside, inside, away, value=-1, out=away)  # inside * (1 - away)
+    weights = weights.div_(weights.sum(0)).permute(1, 2, 0).contiguous()
+    return Band(first.long(), weights)
