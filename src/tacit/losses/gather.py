@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,9 +41,18 @@ def gather(x: Tensor) -> Tensor:
     return _Gather.apply(x)
 
 
+# by their names since torch 2.14, which warns at the old ones; the arguments are the same
+_BEFORE = {"all_gather_single": "all_gather_into_tensor", "reduce_scatter_single": "reduce_scatter_tensor"}
+
+
+def _collective(name: str) -> Callable[[Tensor, Tensor], object]:
+    """`dist.NAME(output, input)`, also in a torch that calls it otherwise."""
+    return getattr(dist, name if hasattr(dist, name) else _BEFORE[name])
+
+
 def _check_equal(x: Tensor, world: int) -> None:
     rows = torch.empty(world, dtype=torch.int64, device=x.device)
-    dist.all_gather_into_tensor(rows, torch.tensor([len(x)], device=x.device))
+    _collective("all_gather_single")(rows, torch.tensor([len(x)], device=x.device))
     counts = rows.tolist()
     if len(set(counts)) > 1:
         raise UsageError(
@@ -64,12 +74,12 @@ class _Gather(torch.autograd.Function):
         ctx.rows = len(x)
         _, world = rank_and_world()
         out = x.new_empty((world * len(x), *x.shape[1:]))
-        dist.all_gather_into_tensor(out, x.contiguous())
+        _collective("all_gather_single")(out, x.contiguous())
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         mine = grad.new_empty((ctx.rows, *grad.shape[1:]))
-        dist.reduce_scatter_tensor(mine, grad.contiguous())
+        _collective("reduce_scatter_single")(mine, grad.contiguous())
         return mine
