@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_AT_ONCE = 1024  # queries; bounds memory at 1024 x bank similarities
+# Similarities at a time, in memory that is used again: 256 x 65536 are 64 MiB. Blocks of the bank of 8192
+# took a fifth longer, as there is more to merge.
+_QUERIES = 256
+_BANK = 65536
+_GROUP = 64  # similarities of which only the largest is looked at first
 
 
 @torch.inference_mode()
@@ -22,14 +26,51 @@ def knn_predict(
     """Class votes exp(cosine / temperature) of the k nearest (Wu et al., 2018; DINO uses the same form).
 
     bank: (N, D) features with labels (N,) in 0 .. classes-1. queries: (M, D).
-    Returns (M, classes) shares of the votes, summing to 1. `k` is at most N.
+    Returns (M, classes) shares of the votes, summing to 1. `k` is at most N. Memory beyond copies of the
+    features does not grow with N or M.
     """
     bank = F.normalize(bank.float(), dim=1)
     k = min(k, len(bank))
+    room = bank.new_empty(_QUERIES * min(_BANK, len(bank)))
     shares = []
-    for chunk in F.normalize(queries.float(), dim=1).split(_AT_ONCE):
-        similarity, neighbour = (chunk @ bank.T).topk(k, dim=1)
+    for chunk in F.normalize(queries.float(), dim=1).split(_QUERIES):
+        similarity, neighbour = _nearest(chunk, bank, k, room)
         weight = (similarity / temperature).softmax(dim=1)
         votes = weight.new_zeros(len(chunk), classes)
         shares.append(votes.scatter_add_(1, labels[neighbour], weight))
     return torch.cat(shares) if shares else bank.new_zeros(0, classes)
+
+
+def _nearest(queries: Tensor, bank: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarity and place of the k most similar rows of the bank, (M, k) each, in no order."""
+    found, places = [], []
+    for start in range(0, len(bank), _BANK):
+        block = bank[start : start + _BANK]
+        similarity = room[: len(queries) * len(block)].view(len(queries), len(block))
+        torch.mm(queries, block.T, out=similarity)
+        largest, place = _largest(similarity, min(k, len(block)))
+        found.append(largest)
+        places.append(place + start)
+    if len(found) == 1:
+        return found[0], places[0]
+    largest, which = torch.cat(found, 1).topk(k, dim=1, sorted=False)
+    return largest, torch.cat(places, 1).gather(1, which)
+
+
+def _largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """`x.topk(k, dim=1)`, (M, k) values and places, in no order.
+
+    The k largest lie in the k groups with the largest maxima, so that the search, slow on the CPU, sees
+    little more than k groups: for 1,024 x 20,000 it took 20 instead of 50 ms, beside 115 of the product.
+    """
+    count = x.shape[1] // _GROUP
+    if count <= 2 * k:
+        return torch.topk(x, k, dim=1, sorted=False)
+    whole = count * _GROUP
+    groups = x[:, :whole].unflatten(1, (count, _GROUP))
+    best = groups.amax(2).topk(k, dim=1, sorted=False).indices
+    place = (best[..., None] * _GROUP + torch.arange(_GROUP, device=x.device)).flatten(1)
+    rest = torch.arange(whole, x.shape[1], device=x.device).expand(len(x), -1)
+    place = torch.cat([place, rest], 1)
+    largest, which = x.gather(1, place).topk(k, dim=1, sorted=False)
+    return largest, place.gather(1, which)
