@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tacit.errors import TacitError
 from tacit.files import replacing
@@ -62,19 +62,25 @@ class Keeper:
 
     def confirm(self) -> None:
         """The run was found healthy after the last checkpoint: that is now the good one."""
-        self.run.good.unlink(missing_ok=True)
+        with suppress(OSError):  # a file too many does no harm
+            self.run.good.unlink()
 
     def fall_back(self, *, spoilt: bool) -> str:
         """Make the last good checkpoint the last one; says where it is.
 
         spoilt: whether what was saved after the last healthy look may be bad, too.
         """
+        kept = self.run.last
         if self.run.good.is_file() and spoilt:
-            os.replace(self.run.good, self.run.last)
-        self.confirm()
-        if not self.run.last.is_file():
+            try:
+                os.replace(self.run.good, self.run.last)
+            except OSError:
+                kept = self.run.good
+        else:
+            self.confirm()
+        if not kept.is_file():
             return "there is no checkpoint yet"
-        return f"the last good checkpoint is {self.run.last} (step {Checkpoint.load(self.run.last).step})"
+        return f"the last good checkpoint is {kept} (step {Checkpoint.load(kept).step})"
 
 
 @contextmanager

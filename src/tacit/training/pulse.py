@@ -33,7 +33,8 @@ class Reading(NamedTuple):
 class Pulse:
     """Counts what is not finite and what is huge, step by step, on the device.
 
-    On the CPU 0.1 ms a step for tacit/convnet, 2.2 ms for timm/resnet18 (11 million parameters).
+    On one CPU thread 0.8 ms a step for tacit/convnet and 4.3 ms for timm/resnet18 (11 million
+    parameters), 0.2 % of a step with 256 and 128 small images.
     """
 
     def __init__(self) -> None:
