@@ -80,11 +80,12 @@ def sweep_linear(train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]
     train, validation: (features (N, D), labels (N,)).
     """
     accuracy: dict[float, float] = {}
+    found: dict[float, LinearClassifier] = {}
     classifier = None
     for strength in STRENGTHS:
-        classifier = fit_linear(*train, classes, strength, start=classifier)
+        classifier = found[strength] = fit_linear(*train, classes, strength, start=classifier)
         right = classifier.logits(validation[0]).argmax(1) == validation[1]
         accuracy[strength] = right.float().mean().item()
     best = max(STRENGTHS, key=lambda strength: (accuracy[strength], strength))
     both = (torch.cat([train[0], validation[0]]), torch.cat([train[1], validation[1]]))
-    return Sweep(fit_linear(*both, classes, best), best, accuracy)
+    return Sweep(fit_linear(*both, classes, best, start=found[best]), best, accuracy)
