@@ -194,8 +194,6 @@ def _blank_not_finite(images: np.ndarray) -> np.ndarray:
     if images.dtype.kind != "f" or images.ndim < 2:
         return np.empty(0, np.int64)
     rows = np.flatnonzero(~np.isfinite(images).reshape(len(images), -1).all(1))
-    if len(rows) == len(images):
-        return rows[:0]  # nothing is an image: the array as a whole is refused
     if len(rows) == len(images):  # not a spoilt image, but a wrong array
         return rows[:0]
     images[rows] = 0

@@ -17,6 +17,7 @@ from tacit.rng import Rng
 
 FILE_COLUMNS = ("file", "path", "name", "image", "filename", "image_path")
 LABEL_COLUMNS = ("label", "class", "target", "grade", "y")
+GROUP_COLUMNS = ("group", "subject", "patient", "participant", "subject_id", "patient_id")
 _NO_LABEL = ("", "-1")
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 _COMPARED = 20_000  # names that a wrong one is compared with; difflib takes about 1 s for so many
@@ -58,7 +59,58 @@ def read_labels(
             that disagree about one sample.
     """
     path = Path(path)
-    header, rows = _read_rows(path)
+    chosen = _match(path, names, skipped, LABEL_COLUMNS)
+    classes = sort_classes({row.label for row in chosen.values()} - set(_NO_LABEL))
+    if not classes:
+        raise UsageError(f"{path} holds no label: every row is empty or -1")
+    number = {name: k for k, name in enumerate(classes)}
+    labels = np.full(len(names) + len(skipped), UNLABELLED, np.int64)
+    labels[list(chosen)] = [number.get(row.label, UNLABELLED) for row in chosen.values()]
+    return labels[: len(names)], classes
+
+
+def read_groups(where: str | Path, names: Sequence[str], skipped: Collection[str] = ()) -> np.ndarray:
+    """Groups of samples that belong together, such as the images of one patient.
+
+    where: a CSV file as `read_labels` takes it, the group in the column `group`, `subject`, `patient`, ...,
+        else in the second; or `re:PATTERN`, a regular expression that finds the group in a sample's name:
+        its first group in parentheses, else all that it matches. Samples without a row are groups of
+        their own.
+
+    Returns:
+        (N,) int64 group numbers.
+
+    Raises:
+        UsageError: as `read_labels`; a pattern that is none, or that finds nothing in a name.
+    """
+    text = str(where)
+    if text.startswith("re:"):
+        found = _found_groups(text.removeprefix("re:"), names)
+    else:
+        chosen = _match(Path(where), names, skipped, GROUP_COLUMNS)
+        found = [f"group {chosen[i].label}" if i in chosen else f"alone {i}" for i in range(len(names))]
+    return np.unique(np.array(found, str), return_inverse=True)[1].astype(np.int64)
+
+
+def _found_groups(pattern: str, names: Sequence[str]) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"groups: '{pattern}' is no regular expression: {error}") from None
+    found = []
+    for name in names:
+        match = compiled.search(name)
+        if match is None:
+            raise UsageError(f"groups: the pattern '{pattern}' finds nothing in '{name}'")
+        found.append(match[1] if compiled.groups else match[0])
+    return found
+
+
+def _match(
+    path: Path, names: Sequence[str], skipped: Collection[str], columns: Sequence[str]
+) -> dict[int, _Row]:
+    """The row of each sample that has one; positions of skipped ones follow the samples."""
+    header, rows = _read_rows(path, columns)
     lookup = _Lookup(names, tuple(skipped), {row.file for row in (header, *rows)})
     if lookup.find(header.file):  # no header: this is a sample already
         rows.insert(0, header)
@@ -85,13 +137,7 @@ def read_labels(
             f"{path}, line {absent[0].line}: no sample is called '{absent[0].file}'{count}"
             f"{did_you_mean(absent[0].file, lookup.like(absent[0].file))}"
         )
-    classes = sort_classes({row.label for row in chosen.values()} - set(_NO_LABEL))
-    if not classes:
-        raise UsageError(f"{path} holds no label: every row is empty or -1")
-    number = {name: k for k, name in enumerate(classes)}
-    labels = np.full(len(names) + len(skipped), UNLABELLED, np.int64)
-    labels[list(chosen)] = [number.get(row.label, UNLABELLED) for row in chosen.values()]
-    return labels[: len(names)], classes
+    return chosen
 
 
 def stratified_split(labels: np.ndarray, fractions: Sequence[float], rng: Rng) -> tuple[np.ndarray, ...]:
@@ -191,7 +237,7 @@ def _written(file: str) -> str:
     return file.replace("\\", "/").removeprefix("./")
 
 
-def _read_rows(path: Path) -> tuple[_Row, list[_Row]]:
+def _read_rows(path: Path, columns: Sequence[str]) -> tuple[_Row, list[_Row]]:
     """The first row, which may be a header, and the others."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -207,7 +253,7 @@ def _read_rows(path: Path) -> tuple[_Row, list[_Row]]:
     if len(first) < 2:
         raise UsageError(f"{path}: two columns are needed, the file and its label")
     file_column = _column(first, FILE_COLUMNS, 0)
-    label_column = _column(first, LABEL_COLUMNS, 1 if file_column != 1 else 0)
+    label_column = _column(first, columns, 1 if file_column != 1 else 0)
     rows = []
     for cells in reader:
         if not any(cells):

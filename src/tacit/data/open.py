@@ -13,7 +13,7 @@ import numpy as np
 from tacit.data.arrays import open_archive
 from tacit.data.hub import open_hub
 from tacit.data.images import open_folder
-from tacit.data.labels import read_labels
+from tacit.data.labels import read_groups, read_labels
 from tacit.data.listing import EXTENSIONS
 from tacit.data.options import LARGEST_AUTOMATIC, Options
 from tacit.data.packaged import PACKAGED, open_packaged
@@ -25,6 +25,7 @@ def open_source(
     where: str | os.PathLike[str] | Source,
     *,
     labels: str | Path | None = None,
+    groups: str | Path | None = None,
     size: int | None = None,
     max_size: int = LARGEST_AUTOMATIC,
     channels: int | None = None,
@@ -39,6 +40,8 @@ def open_source(
         `hf:./folder`; the name of a packaged set (`digits`, `mnist5k`), which goes before a folder of
         that name (`./digits` is the folder); or a source, which is returned as it is.
     labels: a CSV file; "none" to leave labels aside; by default what the data themselves say.
+    groups: which samples belong together, such as those of one patient: a CSV file, or `re:PATTERN` for
+        the names (see `read_groups`).
     size: side S in pixels of the stored images; by default the median of sqrt(height x width), at most
         `max_size`. Packaged sets: their own.
     max_size: the largest side that is chosen by default.
@@ -66,11 +69,13 @@ def open_source(
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
     if isinstance(where, Source):
-        return where if labels is None else _relabelled(copy.copy(where), labels)
+        if labels is None and groups is None:
+            return where
+        return _grouped(_relabelled(copy.copy(where), labels), groups)
     options = Options(
         size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size
     )
-    return _relabelled(_read(where, options), labels)
+    return _grouped(_relabelled(_read(where, options), labels), groups)
 
 
 def _read(where: str | os.PathLike[str], options: Options) -> Source:
@@ -119,4 +124,10 @@ def _relabelled(source: Source, labels: str | Path | None) -> Source:
         skipped = [file.name for file in source.skipped]
         source.labels, classes = read_labels(labels, source.names, skipped)
     source.spec = replace(source.spec, classes=classes)
+    return source
+
+
+def _grouped(source: Source, groups: str | Path | None) -> Source:
+    if groups is not None:
+        source.groups = read_groups(groups, source.names, [file.name for file in source.skipped])
     return source

@@ -62,6 +62,7 @@ class Source:
 
     names: (N,) one name per sample (for files the path below the folder that was opened).
     labels: (N,) int64 class numbers; -1 marks an unlabelled sample.
+    groups: (N,) int64 of samples that belong together, such as a patient's, or None.
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
     fingerprint: hex digest of the content, the same wherever the data lie.
     skipped: files left out because they could not be used.
@@ -82,6 +83,7 @@ class Source:
         self.splits = dict(splits or {})
         self.fingerprint = fingerprint
         self.skipped = tuple(skipped)
+        self.groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,6 +118,7 @@ class Subset(Source):
         )
         self.parent = parent
         self.index = index
+        self.groups = None if parent.groups is None else parent.groups[index]
 
     def __getitem__(self, i: int) -> Sample:
         return self.parent[int(self.index[i])]

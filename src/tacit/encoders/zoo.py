@@ -5,6 +5,7 @@
     timm/resnet18?weights=my.safetensors   weights from a file in timm's format
     timm/vit_tiny_patch16_224?img_size=32&patch_size=4     any argument of the model itself
     tacit/convnet                          ours, see OWN
+    tacit/siamese-knee?width=32&pool=hv    with arguments of its own
     run:runs/photos                        the encoder that a run has learned
     random:SPEC                            the random twin: the same architecture, untrained
 
@@ -28,11 +29,12 @@ from torch import nn
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.encoders.convnet import ConvNet
 from tacit.encoders.saved import WEIGHTS, load_card
+from tacit.encoders.siamese_knee import SiameseKneeNet
 from tacit.encoders.stem import SMALL, has_small_form, make_small_input
 from tacit.errors import TacitError, UsageError, unknown
 from tacit.rng import Rng, seeded
 
-OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet}
+OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "siamese-knee": SiameseKneeNet}
 FAMILIES = ("timm", "tacit")
 
 
@@ -54,8 +56,8 @@ class Spec:
         path, _, query = text.partition("?")
         family, slash, name = path.partition("/")
         if not slash:
-            known = [f"tacit/{own}" for own in OWN] + [f"timm/{path}"] * _is_timm(path)
-            hint = f"; did you mean '{known[-1]}'?" if _is_timm(path) or path in OWN else ""
+            meant = "timm" if _is_timm(path) else "tacit" if path in OWN else ""
+            hint = f"; did you mean '{meant}/{path}'?" if meant else ""
             raise UsageError(f"encoder '{text}' names no family{hint or ': write timm/NAME or tacit/NAME'}")
         if family not in FAMILIES:
             raise unknown("encoder family", family, [*FAMILIES, "run:", "random:"])
