@@ -20,8 +20,8 @@ FLOORS = {
     "evaluation": 5,
     "training": 6,
     "claims": 7,
-    "battle": 7,
-    "cli": 8,
+    "battle": 8,
+    "cli": 9,
 }
 FREE = {"__init__", "__main__"}  # the package's lazy names, and the entry point
 

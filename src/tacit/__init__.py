@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from tacit.batch import Batch, Step
+    from tacit.battle.curve import curve
     from tacit.claims.run import claim
     from tacit.data.open import open_source
     from tacit.data.source import Sample, Source, Spec
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tacit.encoders.zoo import build_encoder, load_encoder
     from tacit.errors import TacitError, UsageError
     from tacit.evaluation.embed import embed
+    from tacit.evaluation.predict import predict
     from tacit.evaluation.probe import probe
     from tacit.methods.base import Method
     from tacit.methods.recipe import Recipe
@@ -39,11 +41,13 @@ _HOME = {
     "TacitError": "tacit.errors",
     "UsageError": "tacit.errors",
     "claim": "tacit.claims.run",
+    "curve": "tacit.battle.curve",
     "embed": "tacit.evaluation.embed",
     "probe": "tacit.evaluation.probe",
     "Method": "tacit.methods.base",
     "Recipe": "tacit.methods.recipe",
     "Rng": "tacit.rng",
+    "predict": "tacit.evaluation.predict",
     "fit": "tacit.training.fit",
     "Run": "tacit.training.run",
 }
@@ -62,10 +66,12 @@ __all__ = [
     "attach_card",
     "build_encoder",
     "claim",
+    "curve",
     "embed",
     "fit",
     "load_encoder",
     "open_source",
+    "predict",
     "probe",
 ]
 

@@ -210,7 +210,8 @@ def test_absent_data_are_named(tmp_path, monkeypatch, capsys):
 
 def test_the_list_names_every_claim(capsys):
     assert main(["claim"]) == 0
-    assert all(name in capsys.readouterr().out for name in CLAIMS)
+    out = capsys.readouterr().out
+    assert all(name in out for name in CLAIMS)
 
 
 def test_the_cells_on_real_digits(tmp_path, monkeypatch):

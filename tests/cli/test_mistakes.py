@@ -148,7 +148,7 @@ def test_nothing_said(answer):
     assert answer("embed", "x")[0] == 2
     assert answer("nonsense") == (
         2,
-        "tacit: unknown command 'nonsense'; known: claim, demo, embed, fit, methods, probe",
+        "tacit: unknown command 'nonsense'; known: claim, curve, demo, embed, fit, methods, predict, probe",
     )
 
 

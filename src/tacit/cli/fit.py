@@ -39,6 +39,9 @@ def run(argv: Sequence[str]) -> None:
         return
     print(f"encoder: {result.folder / 'encoder.safetensors'}")
     print(f"report:  {result.folder / 'report.html'}")
+    if method_class(slug).learns_labels:
+        print(f"next:    tacit predict {result.quoted} --data WHERE --out FILE.csv")
+        return
     print(f"next:    tacit probe {result.quoted} --data LABELLED")
     print(f"         tacit embed {result.quoted} --data WHERE --out FILE.parquet")
 

@@ -16,9 +16,11 @@ from tacit.errors import TacitError, unknown
 
 # verb: what it does; the module of the same name in this package has `run(argv) -> None`
 VERBS = {
-    "fit": "learn an encoder from unlabelled data",
+    "fit": "learn an encoder from unlabelled data, or a classifier from few labels",
     "probe": "measure what an encoder knows, on labelled data",
     "embed": "write a feature vector per file",
+    "predict": "write a class and a calibrated confidence per file",
+    "curve": "what methods gain over the labels alone, by number of labels",
     "claim": "test what a paper claims, on real data",
     "methods": "list the methods, or show one",
     "demo": "learn from real images and compare, in a few minutes",

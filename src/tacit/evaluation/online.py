@@ -14,7 +14,7 @@ from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
 
 _HEALTH = 512  # unlabelled samples
-_LABELLED = 4000  # labelled samples, bank and queries together
+LABELLED = 4000  # labelled samples, bank and queries together
 
 
 class OnlineProbe:
@@ -23,7 +23,11 @@ class OnlineProbe:
     Labels, if there are any, serve for watching only: no gradient comes from them. A source that
     brings a validation split is probed on it, any other on a fifth of the labelled training samples.
     A test split is never looked at.
+
+    score: the measure by which the best checkpoint is chosen.
     """
+
+    score = "knn"
 
     def __init__(self, source: Source, train: np.ndarray, rng: Rng) -> None:
         """source: all splits; train: the positions that are learned from."""
@@ -75,12 +79,13 @@ def _split(source: Source, train: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.
         first, second = stratified_split(source.labels[labelled], (0.8, 0.2), rng("online split"))
         bank, queries = labelled[first], labelled[second]
     return (
-        _at_most(bank, _LABELLED * 4 // 5, rng("online bank")),
-        _at_most(queries, _LABELLED // 5, rng("online queries")),
+        at_most(bank, LABELLED * 4 // 5, rng("online bank")),
+        at_most(queries, LABELLED // 5, rng("online queries")),
     )
 
 
-def _at_most(index: np.ndarray, count: int, rng: Rng) -> np.ndarray:
+def at_most(index: np.ndarray, count: int, rng: Rng) -> np.ndarray:
+    """So many of these positions, drawn at random, in ascending order."""
     if len(index) <= count:
         return index
     return np.sort(index[rng.permutation(len(index))[:count].numpy()])

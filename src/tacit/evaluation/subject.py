@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tacit.data.source import Source
-from tacit.encoders.card import EncoderCard, card_of
+from tacit.encoders.card import card_of
 from tacit.encoders.saved import load_card
 from tacit.encoders.zoo import FAMILIES, Spec, build_encoder, fixed_size
 from tacit.errors import UsageError
@@ -44,7 +44,7 @@ def encoder_for(
         UsageError: no run, no such encoder, no data, or a number of channels that does not fit.
     """
     if isinstance(what, nn.Module):
-        return what.eval(), _open_as(card_of(what), open_data), type(what).__name__
+        return what.eval(), open_for(what, open_data), type(what).__name__
     text = os.fspath(what)
     if not text.strip():
         raise UsageError("which encoder? name a run folder, or a spec such as timm/resnet18")
@@ -53,8 +53,9 @@ def encoder_for(
     spec = text if is_spec(text) else f"run:{text}"
     inner = spec.removeprefix("random:")
     if inner.startswith("run:"):
-        card = load_card(Path(inner.removeprefix("run:")))
-        return build_encoder(spec), _open_as(card, open_data), spec
+        load_card(Path(inner.removeprefix("run:")))  # says what is missing before the data are opened
+        encoder = build_encoder(spec)
+        return encoder, open_for(encoder, open_data), spec
     size = fixed_size(inner)
     opened = open_data(max_size=store_limit(size)) if size else open_data()
     channels, side = opened.spec.shape[:2]
@@ -62,7 +63,13 @@ def encoder_for(
     return encoder.eval(), opened, spec
 
 
-def _open_as(card: EncoderCard, open_data: Callable[..., Source]) -> Source:
+def open_for(encoder: nn.Module, open_data: Callable[..., Source]) -> Source:
+    """The data with the channels and resolution that an encoder with a card wants.
+
+    Raises:
+        UsageError: no data, or a number of channels that does not fit.
+    """
+    card = card_of(encoder)
     opened = open_data(channels=card.channels, max_size=store_limit(card.size))
     if opened.spec.shape[0] != card.channels:
         raise UsageError(

@@ -27,6 +27,7 @@ class Method(nn.Module):
 
     modality: ClassVar[Modality] = "image"
     recipe: ClassVar[Recipe]
+    learns_labels: ClassVar[bool] = False  # whether its batches have a labelled part
     accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
 
     encoder: nn.Module  # what is kept

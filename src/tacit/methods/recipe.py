@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from tacit.errors import UsageError, unknown
 
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "cosine 7/16", "constant"]
 Scaling = Literal["linear", "sqrt", "none"]
 
 
@@ -19,9 +19,13 @@ class Recipe:
     lr: base learning rate; `lr_scaling` makes the rate of the run from it and the global batch B:
         linear lr * B / 256, sqrt lr * sqrt(B), none lr.
     weight_decay: not applied to biases and normalisation layers.
+    schedule: cosine falls to 0 as (1 + cos(pi t)) / 2, cosine 7/16 to a fifth as cos(7 pi t / 16), for t from
+        0 to 1 after the warm-up; constant does not fall.
     warmup: share of all steps in which the rate rises linearly from 0.
     batch_size: the global batch: over all processes, before accumulation.
     clip: largest norm of the gradient; None does not clip.
+    mu: unlabelled samples per labelled one, for methods that learn labels; `batch_size` counts the
+        unlabelled ones.
     source: where the values come from.
     """
 
@@ -35,13 +39,14 @@ class Recipe:
     schedule: Schedule = "cosine"
     warmup: float = 0.0
     clip: float | None = None
+    mu: float = 1.0
     source: str = ""
 
     def __post_init__(self) -> None:
         for name, allowed in (("schedule", get_args(Schedule)), ("lr_scaling", get_args(Scaling))):
             if getattr(self, name) not in allowed:
                 raise unknown(name, str(getattr(self, name)), allowed)
-        for name in ("lr", "batch_size", "epochs"):
+        for name in ("lr", "batch_size", "epochs", "mu"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
         for name, low, high in (

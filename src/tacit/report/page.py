@@ -40,10 +40,7 @@ def write_report(folder: Path) -> Path:
     data, method = record.get("data", {}), settings.pop("method", {})
     page = _PAGE.format(
         title=html.escape(f"{method.get('name', 'run')} on {settings.get('data', 'data')}"),
-        summary=html.escape(
-            f"{data.get('samples', 0):,} samples, {data.get('labelled', 0):,} of them with a label "
-            f"(for watching only), {data.get('skipped', 0):,} files skipped."
-        ),
+        summary=html.escape(_summary(data, record.get("labels"))),
         figure=_curves(rows),
         last=_table({name: value for name, value in rows[-1].items() if value} if rows else {}),
         settings=_table({**{f"method.{k}": v for k, v in method.items()}, **settings, **_flat(record)}),
@@ -51,6 +48,18 @@ def write_report(folder: Path) -> Path:
     target = folder / "report.html"
     write_atomically(target, page)
     return target
+
+
+def _summary(data: dict[str, Any], labels: dict[str, Any] | None) -> str:
+    skipped = f"{data.get('skipped', 0):,} files skipped"
+    if labels is None:
+        known = f"{data.get('labelled', 0):,} of them with a label (for watching only)"
+        return f"{data.get('samples', 0):,} samples, {known}, {skipped}."
+    learned, held_out = (sum(labels.get(name, {}).values()) for name in ("learned", "held_out"))
+    return (
+        f"{data.get('samples', 0):,} samples, {learned:,} of them with a label that is learned from, and "
+        f"{held_out:,} labels held out for validation and calibration; {skipped}."
+    )
 
 
 def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:

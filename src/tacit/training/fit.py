@@ -8,31 +8,31 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from timm.optim import list_optimizers
 from torch import nn
 
-from tacit.data.open import open_source
 from tacit.data.source import Source
-from tacit.data.statistics import channel_statistics
-from tacit.encoders.card import EncoderCard, card_of
-from tacit.encoders.saved import load_card, save_encoder
-from tacit.encoders.zoo import build_encoder, fixed_size, is_pretrained
-from tacit.errors import TacitError, UsageError, unknown
+from tacit.encoders.card import card_of
+from tacit.encoders.saved import save_encoder
+from tacit.errors import TacitError, UsageError
+from tacit.evaluation.classifier import save_classifier
+from tacit.evaluation.held_out import HeldOutProbe
 from tacit.evaluation.online import OnlineProbe
-from tacit.evaluation.subject import LARGEST_VIEW, OnBadFile, pick_device, store_limit
+from tacit.evaluation.subject import OnBadFile, pick_device
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe, Scaling, Schedule
 from tacit.methods.registry import method_class
+from tacit.methods.semi_supervised import SemiSupervised
 from tacit.report.page import write_report
 from tacit.rng import Rng, seeded
 from tacit.training.checkpoint import Checkpoint
+from tacit.training.ingredients import Precision, build_method, check_arguments, open_data, recipe_for
 from tacit.training.keeper import SAVE_EVERY, resumable
 from tacit.training.learner import Learner
 from tacit.training.loader import Plan
@@ -41,9 +41,8 @@ from tacit.training.pulse import Pulse
 from tacit.training.resources import check_disk, explaining_memory, state_bytes
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, complete_options, describe, plain
+from tacit.training.teaching import Teaching, refuse_label_options, teach
 from tacit.training.watch import OnCollapse, Watch
-
-Precision = Literal["auto", "32", "bf16"]
 
 
 def fit(
@@ -54,6 +53,13 @@ def fit(
     encoder: str | nn.Module = "timm/resnet18",
     options: Mapping[str, Any] | None = None,
     labels: str | None = None,
+    labels_per_class: int | None = None,
+    label_fraction: float | None = None,
+    held_out: float | None = None,
+    groups: str | None = None,
+    pretrain: str | None = None,
+    pretrain_epochs: int | None = None,
+    pretrain_batch_size: int | None = None,
     size: int | None = None,
     channels: int | None = None,
     small_input: bool | None = None,
@@ -67,6 +73,7 @@ def fit(
     schedule: Schedule | None = None,
     warmup: float | None = None,
     clip: float | None = None,
+    mu: float | None = None,
     accumulate: int = 1,
     precision: Precision = "auto",
     device: str = "auto",
@@ -83,7 +90,8 @@ def fit(
     """Learn an encoder from unlabelled data and write a run folder.
 
     What is not given follows the method's recipe, which `tacit methods METHOD` shows. Labels, if the
-    data have some, only serve the online probe, unless the method is semi-supervised.
+    data have some, only serve the online probe, unless the method is semi-supervised: then it learns from
+    the labels of the budget, and from all images of the training split without labels.
 
     Args:
         method: slug of the method, such as dcl; `tacit methods` lists them.
@@ -94,6 +102,16 @@ def fit(
             own (see attach_card).
         options: the method's own arguments, such as temperature.
         labels: CSV of file names and labels, or "none" to ignore class folders.
+        labels_per_class: labels of each class that a semi-supervised method learns from; default: all.
+        label_fraction: the same as a share of each class's labels.
+        held_out: held-out labels per label that is learned from, for validation and calibration; default
+            0.25. Data with a validation split are validated on that instead.
+        groups: CSV of file names and groups, such as patients, or re:PATTERN for the names; held-out images
+            are of other groups than those that are learned from.
+        pretrain: a self-supervised method that learns the encoder first, with its own recipe, in a run
+            folder of its own beside `out`.
+        pretrain_epochs: of that run; default: its recipe's.
+        pretrain_batch_size: of that run; default: its recipe's.
         size: side in pixels of what the encoder sees; default: the encoder's own where it is fixed,
             else that of the images, at most 224.
         channels: channels of the images; default: 1 if all are grey, else 3.
@@ -105,9 +123,10 @@ def fit(
         weight_decay: not applied to biases and normalisation.
         momentum: of the optimiser.
         lr_scaling: linear (lr x batch / 256), sqrt (lr x sqrt(batch)) or none.
-        schedule: cosine or constant, after the warm-up.
+        schedule: cosine, cosine 7/16 or constant, after the warm-up.
         warmup: share of the steps in which the rate rises from 0.
         clip: largest norm of the gradient.
+        mu: unlabelled images per labelled one in a step; batch_size counts the unlabelled ones.
         accumulate: parts in which a batch is computed, to save memory. Contrastive methods compare
             the images of one part with each other, so parts change what is learned.
         precision: auto is bf16 where the device is good at it, else 32.
@@ -134,23 +153,29 @@ def fit(
     """
     arguments = dict(locals())
     learns = method_class(method)
-    _check(arguments)
+    check_arguments(arguments)
+    refuse_label_options(arguments, learns)
     arguments["options"] = complete_options(learns, method, options or {})
     run = Run(Path(out) if out is not None else default_folder(method, data))
     checkpoint = _claim_folder(run, arguments, resume)
     if run.finished and resume:
         return run
     arguments["quiet"] = quiet or not is_main_process()
-    recipe = _recipe(learns, arguments)
-    whole, side = _open(arguments)
+    recipe, settings = recipe_for(learns, arguments), describe(arguments)
+    if pretrain is not None:
+        arguments["encoder"] = _pretrained(arguments, run)
+    whole, side = open_data(arguments)
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole
+    teaching = teach(arguments, recipe, whole, train) if learns.learns_labels else None
+    if teaching is not None:
+        source = teaching.pool
     if checkpoint is not None:
-        _check_same_data(run, source)
+        _check_same_data(run, source, teaching)
     plan = Plan(len(source), recipe.batch_size, recipe.epochs, accumulate, devices)
     rng = Rng.of(seed)
     with seeded(rng("fit")):
-        built = _build(learns, arguments, source, side)
+        built = build_method(learns, arguments, source, side)
         built.train().prepare(source)
         if learns.modality == "image":
             # a convolutional step takes 0.67 of the time on the CPU (76 against 113 ms, tacit/convnet)
@@ -160,7 +185,7 @@ def fit(
         if is_main_process():
             check_disk(run.folder, state_bytes(built))
             run.sweep()
-            run.write_settings(describe(arguments), _record(source, recipe, built))
+            run.write_settings(settings, _record(source, recipe, built, teaching))
             run.write_skipped(source.skipped)
         learner = Learner(
             built,
@@ -172,10 +197,10 @@ def fit(
             optimizer_state=checkpoint.optimizer if checkpoint else None,
             pulse=Pulse.resumed(checkpoint.guard) if checkpoint else None,
             workers=_workers(workers, device),
+            labelled=teaching.labelled if teaching else None,
         )
-        probe = OnlineProbe(whole, train, rng("online"))
-        _train(learner, probe, run, arguments, checkpoint)
-    _finish(learner, run)
+        _train(learner, _probe(whole, train, teaching, built, rng("online")), run, arguments, checkpoint)
+    _finish(learner, run, teaching)
     return run
 
 
@@ -214,94 +239,52 @@ def _restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
         raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
 
 
-def _check_same_data(run: Run, source: Source) -> None:
-    before = run.settings().get("record", {}).get("data", {}).get("fingerprint")
-    if before != source.fingerprint:
+def _check_same_data(run: Run, source: Source, teaching: Teaching | None) -> None:
+    record = run.settings().get("record", {})
+    if record.get("data", {}).get("fingerprint") != source.fingerprint:
         raise UsageError(f"cannot resume '{run}': the data have changed since it was begun")
+    if teaching is not None and record.get("labels", {}).get("digest") != teaching.record["digest"]:
+        raise UsageError(f"cannot resume '{run}': the labels have changed since it was begun")
 
 
-def _recipe(learns: type[Method], arguments: Mapping[str, Any]) -> Recipe:
-    names = {f.name for f in fields(Recipe)}
-    changes = {name: value for name, value in arguments.items() if name in names and value is not None}
-    recipe = replace(learns.recipe, **changes)
-    if recipe.optimizer not in list_optimizers():
-        raise unknown("optimizer", recipe.optimizer, list_optimizers())
-    return recipe
+def _probe(
+    whole: Source, train: np.ndarray, teaching: Teaching | None, method: Method, rng: Rng
+) -> OnlineProbe:
+    if teaching is None:
+        return OnlineProbe(whole, train, rng)
+    return HeldOutProbe(teaching.whole, train, rng, teaching.held_out, cast(SemiSupervised, method))
 
 
-def _check(arguments: Mapping[str, Any]) -> None:
-    """Refuse values that would fail later, when a folder was already begun."""
-    if arguments["data"] is None or not str(arguments["data"]).strip():
-        raise UsageError("the data are not named: pass --data FOLDER (or a .npz, hf:NAME, digits, mnist5k)")
-    if arguments["out"] is not None and not str(arguments["out"]).strip():
-        raise UsageError("--out is empty: name a folder")
-    for name, least in (("size", 4), ("accumulate", 1), ("devices", 1), ("workers", 0)):
-        if arguments[name] is not None and arguments[name] < least:
-            raise UsageError(f"{name} must be at least {least}, not {arguments[name]}")
-    for name, known in (("precision", Precision), ("on_collapse", OnCollapse)):
-        if arguments[name] not in get_args(known):
-            raise unknown(name, str(arguments[name]), get_args(known))
-    if not arguments["save_every"] >= 0:
-        raise UsageError(f"save_every must be at least 0 seconds, not {arguments['save_every']}")
-    pick_device(arguments["device"])
+_SHARED = (
+    *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
+    *("save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
+)  # what a run and its pretraining have in common
 
 
-def _open(arguments: Mapping[str, Any]) -> tuple[Source, int]:
-    """The data, and the side in pixels that the encoder will see."""
-    encoder, size, channels = arguments["encoder"], arguments["size"], arguments["channels"]
-    card = _given_card(encoder)
-    if card is not None:
-        if size not in (None, card.size):
-            raise UsageError(f"--size {size} does not fit the encoder, which sees {card.size} pixels")
-        if arguments["small_input"] not in (None, card.small_input):
-            raise UsageError("--small-input cannot be changed for an encoder that exists")
-        size, channels = card.size, channels or card.channels
-    elif size is None:
-        size = fixed_size(encoder)
-    source = open_source(
-        arguments["data"],
-        labels=arguments["labels"],
-        channels=channels,
-        max_size=store_limit(size or LARGEST_VIEW),
-        on_bad_file=arguments["on_bad_file"],
-        cache=arguments["cache"],
-        progress=not arguments["quiet"],
-    )
-    return source, size or min(source.spec.shape[-1], LARGEST_VIEW)
-
-
-def _given_card(encoder: str | nn.Module) -> EncoderCard | None:
-    """The card of an encoder that exists already: a module, or that of a run."""
-    if isinstance(encoder, nn.Module):
-        return card_of(encoder)
-    inner = encoder.removeprefix("random:")
-    return load_card(Path(inner.removeprefix("run:"))) if inner.startswith("run:") else None
-
-
-def _build(learns: type[Method], arguments: Mapping[str, Any], source: Source, side: int) -> Method:
-    encoder = arguments["encoder"]
-    channels = source.spec.shape[0]
-    if not isinstance(encoder, nn.Module):
-        # a pretrained encoder brings the statistics that it was learned with
-        mean, std = (None, None) if is_pretrained(encoder) else channel_statistics(source)
-        encoder = build_encoder(
-            encoder,
-            channels=channels,
-            size=side,
-            mean=mean,
-            std=std,
-            small_input=arguments["small_input"],
-            seed=arguments["seed"],
-        )
-    if card_of(encoder).channels != channels:
+def _pretrained(arguments: Mapping[str, Any], run: Run) -> str:
+    """Learn the encoder without labels first, or go on with that; its spec string."""
+    if isinstance(arguments["encoder"], str) and arguments["encoder"].startswith("run:"):
         raise UsageError(
-            f"the encoder takes {card_of(encoder).channels} channel(s), the images have {channels}: "
-            f"pass --channels {card_of(encoder).channels}"
+            "--pretrain learns a new encoder, and --encoder names a learned one: give one of them"
         )
-    return learns(encoder, **arguments["options"])
+    slug = arguments["pretrain"]
+    if method_class(slug).learns_labels:
+        raise UsageError(f"--pretrain takes a self-supervised method, and {slug} learns labels")
+    first = Run(run.folder.with_name(f"{run.folder.name}-{slug}"))
+    fit(
+        slug,
+        arguments["data"],
+        out=first.folder,
+        labels="none",
+        resume=first.begun,
+        epochs=arguments["pretrain_epochs"],
+        batch_size=arguments["pretrain_batch_size"],
+        **{name: arguments[name] for name in _SHARED},
+    )
+    return f"run:{first.folder}"
 
 
-def _record(source: Source, recipe: Recipe, method: Method) -> dict[str, Any]:
+def _record(source: Source, recipe: Recipe, method: Method, teaching: Teaching | None) -> dict[str, Any]:
     """What the run ran on, beside its arguments."""
     whole = source.parent if hasattr(source, "parent") else source
     return {
@@ -313,6 +296,7 @@ def _record(source: Source, recipe: Recipe, method: Method) -> dict[str, Any]:
             "shape": list(source.spec.shape),
             "classes": list(source.spec.classes),
         },
+        **({"labels": teaching.record} if teaching else {}),
         "recipe": plain(asdict(recipe)),
         "encoder": plain(card_of(method.encoder).as_json()),
         "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
@@ -403,10 +387,14 @@ def _precision(wanted: str, device: torch.device) -> Literal["32-true", "bf16-mi
     return "bf16-mixed" if wanted == "bf16" else "32-true"
 
 
-def _finish(learner: Learner, run: Run) -> None:
+def _finish(learner: Learner, run: Run, teaching: Teaching | None) -> None:
     if not is_main_process():
         return
     learner.method.finish(learner.source)
     with resumable(run):
+        if teaching is not None:
+            save_classifier(
+                cast(SemiSupervised, learner.method), teaching.whole, teaching.held_out, run.folder
+            )
         write_report(run.folder)
         save_encoder(learner.method.encoder, run.folder)  # last: its card says that the run is finished

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -15,6 +16,8 @@ from tacit.errors import UsageError
 from tacit.rng import Rng
 
 Cut = Callable[[Sample, np.random.Generator], Sample]
+At = tuple[int, Tensor] | tuple[int, Tensor, Tensor]
+"""A step, positions of its unlabelled samples, and draws of its labelled ones (see `Labelled`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,47 @@ class Plan:
         return Step(index, self.total, index // self.steps_per_epoch, self.epochs)
 
 
-class StepSampler(Sampler[tuple[int, Tensor]]):
-    """Yields (step, positions) for every part of every step from `start` on, for one process."""
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """The labelled samples of a run: an endless stream of shuffled passes over few samples.
 
-    def __init__(self, plan: Plan, rng: Rng, start: int = 0, rank: int = 0) -> None:
-        self.plan, self.rng, self.start, self.rank = plan, rng, start, rank
+    positions: (n,) of a source. batch_size: drawn at each step, over all processes and parts.
+
+    A draw is a number: pass * n + row. So a sample that occurs twice in a step has two numbers, and its
+    two views differ.
+    """
+
+    positions: np.ndarray
+    batch_size: int
+
+    def draws(self, first: int, count: int, rng: Rng) -> Tensor:
+        """Draws `first` to `first + count` of the stream, (count,) int64: a function of the seed alone."""
+        n = len(self.positions)
+        passes = range(first // n, (first + count - 1) // n + 1)
+        stream = torch.cat([k * n + rng("labelled", k).permutation(n) for k in passes])
+        begin = first - passes[0] * n
+        return stream[begin : begin + count]
+
+    def at(self, draws: Tensor) -> np.ndarray:
+        """Positions of the samples drawn."""
+        return self.positions[draws.numpy() % len(self.positions)]
+
+
+class StepSampler(Sampler[At]):
+    """Yields (step, positions) for every part of every step from `start` on, for one process.
+
+    With labelled samples it yields (step, positions, draws of labelled ones).
+    """
+
+    def __init__(
+        self, plan: Plan, rng: Rng, start: int = 0, rank: int = 0, labelled: Labelled | None = None
+    ) -> None:
+        self.plan, self.rng, self.start, self.rank, self.labelled = plan, rng, start, rank, labelled
 
     def __len__(self) -> int:
         return (self.plan.total - self.start) * self.plan.accumulate
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+    def __iter__(self) -> Iterator[At]:
         plan = self.plan
         order, epoch = self.rng("shuffle", 0).permutation(0), -1
         part = plan.batch_size // plan.accumulate
@@ -81,17 +115,42 @@ class StepSampler(Sampler[tuple[int, Tensor]]):
             begin = (index % plan.steps_per_epoch) * plan.batch_size
             for k in range(plan.accumulate):
                 first = begin + k * part + self.rank * share
-                yield index, order[first : first + share]
+                unlabelled = order[first : first + share]
+                if self.labelled is None:
+                    yield index, unlabelled
+                else:
+                    yield index, unlabelled, self._draws(self.labelled, index, k)
+
+    def _draws(self, labelled: Labelled, index: int, part: int) -> Tensor:
+        share = labelled.batch_size // (self.plan.accumulate * self.plan.processes)
+        first = index * labelled.batch_size + (part * self.plan.processes + self.rank) * share
+        return labelled.draws(first, share, self.rng)
 
 
 class StepData(Dataset[Batch]):
     """A source seen step by step. `cut`, if a method has one, runs here, in the loader's workers."""
 
-    def __init__(self, source: Source, rng: Rng, cut: Cut | None) -> None:
-        self.source, self.rng, self.cut = source, rng, cut
+    def __init__(self, source: Source, rng: Rng, cut: Cut | None, labelled: Labelled | None = None) -> None:
+        self.source, self.rng, self.cut, self.labelled = source, rng, cut, labelled
 
-    def __getitem__(self, at: tuple[int, Tensor]) -> Batch:
-        step, positions = at
+    def __getitem__(self, at: At) -> Batch:
+        step, positions, *draws = at
+        batch = self._unlabelled(step, positions)
+        return batch if self.labelled is None else self._add(batch, self.labelled, step, draws[0])
+
+    def _add(self, batch: Batch, labelled: Labelled, step: int, draws: Tensor) -> Batch:
+        """With labelled samples: their targets, and in `extra` what belongs to them."""
+        positions = labelled.at(draws)
+        added = self._unlabelled(step, torch.from_numpy(positions))
+        extra = {f"labelled_{name}": value for name, value in added.extra.items()}
+        return replace(
+            batch,
+            labelled=added.unlabelled,
+            target=torch.from_numpy(self.source.labels[positions]),
+            extra={**batch.extra, **extra, "labelled_index": draws},
+        )
+
+    def _unlabelled(self, step: int, positions: Tensor) -> Batch:
         if self.cut is None:
             return self.source.batch(positions)
         samples = [self.source[int(i)] for i in positions]

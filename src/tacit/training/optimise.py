@@ -30,10 +30,26 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
     )
 
 
+class _SevenSixteenths(Scheduler):
+    """lr cos(7 pi t / (16 T)) (Sohn et al., 2020): timm has half a period of the raised cosine only."""
+
+    def __init__(self, optimizer: Optimizer, total: int, warmup: int) -> None:
+        super().__init__(optimizer, param_group_field="lr", t_in_epochs=False)
+        self.total, self.warmup = total, warmup
+
+    def _get_lr(self, t: int) -> list[float]:
+        if t < self.warmup:
+            return [value * t / self.warmup for value in self.base_values]
+        done = (t - self.warmup) / max(1, self.total - self.warmup)
+        return [value * math.cos(7 * math.pi / 16 * done) for value in self.base_values]
+
+
 def make_schedule(optimizer: Optimizer, recipe: Recipe, total: int) -> Scheduler:
     """timm's schedule over `total` steps. `step_update(n)` sets the rate of step n: it has no state."""
     warmup = round(recipe.warmup * total)
     common = {"warmup_t": warmup, "warmup_lr_init": 0.0, "warmup_prefix": True, "t_in_epochs": False}
+    if recipe.schedule == "cosine 7/16":
+        return _SevenSixteenths(optimizer, total, warmup)
     if recipe.schedule == "constant":
         return StepLRScheduler(optimizer, decay_t=total + 1, decay_rate=1.0, **common)
     return CosineLRScheduler(optimizer, t_initial=max(1, total - warmup), lr_min=0.0, **common)

@@ -139,8 +139,8 @@ class Watch(Callback):
             self._react(self.guard.collapse(done, values, self.outputs.std(), loss))
             if self.guard.healthy:
                 self.keeper.confirm()
-        if values.get("knn", float("-inf")) > self.best:
-            self.best = values["knn"]
+        if values.get(self.probe.score, float("-inf")) > self.best:
+            self.best = values[self.probe.score]
             self.keeper.save_best(self._checkpoint(learner))
         self._row_at = (done, time.monotonic())
 

@@ -1,0 +1,1 @@
+"""Comparisons on the user's own data: methods, budgets and, later, backbones."""

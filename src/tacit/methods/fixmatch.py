@@ -1,0 +1,153 @@
+"""FixMatch and its children: a confident class of a weak view is the label of the strong view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from tacit.batch import Step
+from tacit.data.source import Source
+from tacit.losses.gather import gather
+from tacit.losses.pseudo_labels import flexmatch_thresholds, pseudo_label_cross_entropy
+from tacit.methods.semi_supervised import CLASSIC, SemiSupervised, Views
+from tacit.views.warp import STRONG, WEAK, Warp
+
+MATCH = replace(
+    CLASSIC,
+    batch_size=448,
+    mu=7.0,
+    source="SGD with Nesterov momentum 0.9, lr 0.03, weight decay 5e-4, 64 labelled and 448 unlabelled "
+    "images, lr cos(7 pi t / 16 T): FixMatch, which trains 2^20 steps; 200 passes over the unlabelled images "
+    "are our choice",
+)
+
+
+class FixMatch(SemiSupervised):
+    """FixMatch (Sohn et al., 2020; arXiv 2001.07685).
+
+        q = softmax f(weak(u))
+        L = CE(x, y) + weight * mean_i 1[max q_i >= threshold] CE(f(strong(u_i)), argmax q_i)
+
+    No gradient through q; the mean is over all unlabelled samples, so that those below the threshold count
+    as 0. There is no ramp: the threshold is the curriculum. Labelled and unlabelled samples pass through
+    the network one after another, where the authors' code sends them through together, which matters for
+    BatchNorm only.
+
+    Args:
+        encoder: what learns; images of (C, size, size) to feature vectors.
+        weight: of the unlabelled term.
+        threshold: least confidence of a pseudo-label.
+        hard: whether the target is the class, or the probabilities at `temperature`.
+        temperature: of soft targets.
+        ema: of the averaged network that is evaluated; 0 evaluates the trained one.
+        dropout: before the classifier.
+        weak: how a weak view is made.
+        strong: how a strong view is made.
+    """
+
+    recipe = MATCH
+    unlabelled_views = ("weak", "strong")
+    statistics = "all"
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        weight: float = 1.0,
+        threshold: float = 0.95,
+        hard: bool = True,
+        temperature: float = 0.5,
+        ema: float = 0.999,
+        dropout: float = 0.0,
+        weak: Warp = WEAK,
+        strong: Warp = STRONG,
+    ) -> None:
+        super().__init__(encoder, weak=weak, strong=strong, ema=ema, dropout=dropout)
+        self.weight, self.threshold = weight, threshold
+        self.hard, self.sharpness = hard, temperature
+
+    def unsupervised(self, views: Views, step: Step) -> dict[str, Tensor]:
+        """Cross-entropy of strong views with the confident classes of the weak ones."""
+        weak, strong = views.unlabelled
+        with torch.no_grad():
+            target = self.unlabelled_logits(weak)
+        loss, mask = self.match(self.unlabelled_logits(strong), target, views.index)
+        self.note("confident", mask.float().mean())
+        return {"match": self.weight * loss}
+
+    def match(self, logits: Tensor, target: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The masked cross-entropy and the (U,) mask. logits, target: (U, classes)."""
+        return pseudo_label_cross_entropy(
+            logits, target, self.threshold, temperature=self.sharpness, hard=self.hard
+        )
+
+
+class FlexMatch(FixMatch):
+    """FlexMatch (Zhang et al., 2021; arXiv 2110.08263).
+
+    FixMatch whose threshold is lower for classes that are learned less. For each unlabelled sample the
+    class is kept that it last had with confidence above `threshold`. A class c that sigma_c samples have
+    gets the threshold
+
+        threshold_c = threshold * b / (2 - b)
+        b = sigma_c / max(max sigma, number of samples without a class)
+
+    so that at first all samples count. Without `warmup` the second term of the maximum is left out.
+
+    Args:
+        encoder: what learns; images of (C, size, size) to feature vectors.
+        weight: of the unlabelled term.
+        threshold: least confidence of a pseudo-label of the best learned class.
+        warmup: whether samples without a class count in the denominator.
+        ema: of the averaged network that is evaluated; 0 evaluates the trained one.
+        dropout: before the classifier.
+        weak: how a weak view is made.
+        strong: how a strong view is made.
+    """
+
+    selected: Tensor
+    row: Tensor
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        *,
+        weight: float = 1.0,
+        threshold: float = 0.95,
+        warmup: bool = True,
+        ema: float = 0.999,
+        dropout: float = 0.0,
+        weak: Warp = WEAK,
+        strong: Warp = STRONG,
+    ) -> None:
+        super().__init__(
+            encoder, weight=weight, threshold=threshold, ema=ema, dropout=dropout, weak=weak, strong=strong
+        )
+        self.warmup = warmup
+
+    def prepare(self, source: Source) -> None:
+        """No sample has a class yet."""
+        super().prepare(source)
+        self.register_buffer("selected", torch.full((len(source),), -1))
+        # a batch names samples by their positions in the source that this one is a part of
+        self.register_buffer("row", rows_of(source), persistent=False)
+
+    def match(self, logits: Tensor, target: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The thresholds are those before this batch; then the batch's confident classes are kept."""
+        confidence, found = target.softmax(1).max(1)
+        levels = flexmatch_thresholds(self.selected, self.classes, self.threshold, warmup=self.warmup)
+        loss, mask = pseudo_label_cross_entropy(logits, target, levels[found])
+        everyone = gather(torch.stack([self.row[index], found, (confidence >= self.threshold).long()], 1))
+        rows, classes, sure = everyone.unbind(1)
+        self.selected[rows[sure.bool()]] = classes[sure.bool()]
+        return loss, mask
+
+
+def rows_of(source: Source) -> Tensor:
+    """(largest index + 1,) int64: the row of a sample in `source` by its `Batch.index`."""
+    index = torch.from_numpy(source.index) if hasattr(source, "index") else torch.arange(len(source))
+    rows = torch.full((int(index.max()) + 1,), -1)
+    rows[index] = torch.arange(len(index))
+    return rows

@@ -1,0 +1,406 @@
+"""The semi-supervised classifiers: what gets gradient, what moves, what they compute."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tacit.batch import Batch, Step
+from tacit.data.source import Source, Spec
+from tacit.encoders.card import attach_card
+from tacit.encoders.zoo import build_encoder
+from tacit.errors import UsageError
+from tacit.methods.fixmatch import rows_of
+from tacit.methods.registry import METHODS, method_class
+from tacit.methods.semi_supervised import Views, still_statistics
+from tacit.methods.supervised import mixed_cross_entropy
+from tacit.rng import Rng, seeded
+from tacit.views.warp import Warp
+
+SEMI = [slug for slug, entry in METHODS.items() if entry.family == "semi-supervised"]
+TAUGHT = ["mean-teacher", "ict"]  # the average is a teacher that is asked while learning
+HALF = Step(50, 100, 0, 1)
+STILL = Warp(rotate=0, zoom=0, shift=0, noise=0)
+RNG = Rng.of(0)("views", 50)
+DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+# so that an untrained network's answers count
+SURE = {
+    "pseudo-label": {"threshold": 0.0},
+    "fixmatch": {"threshold": 0.0},
+    "flexmatch": {"threshold": 0.34},
+}
+
+
+class Some(Source):
+    """Twelve samples of three classes, half of them labelled."""
+
+    def __init__(self, classes=3, count=12):
+        labels = np.where(np.arange(count) % 2, -1, np.arange(count) // 2 % classes)
+        super().__init__(Spec("image", (3, 16, 16), tuple("abcdefgh"[:classes])), [""] * count, labels)
+
+
+def make(slug, encoder=None, *, source=None, **options):
+    with seeded(Rng.of(0)("test")):
+        encoder = encoder or build_encoder("tacit/convnet?width=8", channels=3, size=16)
+        method = method_class(slug)(encoder, **{**SURE.get(slug, {}), **options})
+        method.train().prepare(source or Some())
+    return method
+
+
+def batch(count=12, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count + 6, 3, 16, 16), generator=draw, dtype=torch.uint8)
+    sizes = torch.full((count + 6, 2), 16.0)
+    return Batch(
+        pixels[:count],
+        torch.arange(count),
+        labelled=pixels[count:],
+        target=torch.tensor([0, 1, 2, 0, 1, 2]),
+        extra={
+            "true_size": sizes[:count],
+            "labelled_true_size": sizes[count:],
+            "labelled_index": torch.arange(6),
+        },
+    )
+
+
+def losses(method, step=HALF, data=None):
+    return method.losses(method.views(data or batch(), RNG, step), step)
+
+
+def unlabelled_part(terms):
+    return sum(value for name, value in terms.items() if name != "supervised")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("slug", ["supervised", *SEMI])
+def test_a_step_gives_gradient_to_the_student_and_to_nothing_else(slug, device):
+    method = make(slug).to(device)
+    total = sum(losses(method, data=batch().to(device)).values())
+    assert total.ndim == 0
+    assert torch.isfinite(total)
+    total.backward()
+    for name, parameter in method.named_parameters():
+        if name.startswith("average."):
+            assert parameter.grad is None, name
+        elif "weight" in name:
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("slug", SEMI)
+def test_without_labels_the_student_still_gets_gradient(slug):
+    """A well-known library's Mean Teacher is inert: its consistency term reaches no parameter."""
+    method = make(slug)
+    unlabelled_part(losses(method)).backward()
+    moved = [n for n, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert any(name.startswith("encoder.") for name in moved)
+    assert any(name.startswith("head.") for name in moved)
+    assert not any(name.startswith("average.") for name in moved)
+
+
+@pytest.mark.parametrize("slug", SEMI)
+def test_views_are_a_function_of_the_step(slug):
+    method = make(slug)
+    first, again = (method.views(batch(), RNG, HALF) for _ in range(2))
+    other = method.views(batch(), Rng.of(0)("views", 51), HALF)
+    for a, b in zip(first.unlabelled, again.unlabelled, strict=True):
+        assert torch.equal(a, b)
+    assert {k: v.tolist() for k, v in first.mixing.items()} == {
+        k: v.tolist() for k, v in again.mixing.items()
+    }
+    assert not torch.equal(first.labelled, other.labelled)
+    pairs = [(a, b) for i, a in enumerate(first.unlabelled) for b in first.unlabelled[:i]]
+    assert not any(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("slug", [slug for slug in SEMI if slug not in ("semixup", "ict", "mixmatch")])
+def test_a_weight_of_zero_is_the_supervised_run_bit_for_bit(slug):
+    networks = []
+    for name, options in ((slug, {"weight": 0.0}), ("supervised", {})):
+        method = make(name, dropout=0.3, **options)
+        optimizer = torch.optim.SGD((p for p in method.parameters() if p.requires_grad), 0.1, 0.9)
+        for i in range(3):
+            step = Step(i, 3, 0, 1)
+            torch.manual_seed(i)
+            optimizer.zero_grad()
+            sum(method.losses(method.views(batch(), Rng.of(0)("views", i), step), step).values()).backward()
+            optimizer.step()
+            method.after_step(step)
+        networks.append(
+            [*method.encoder.parameters(), *method.head.parameters(), *method.average.parameters()]
+        )
+    assert all(torch.equal(a, b) for a, b in zip(*networks, strict=True))
+
+
+class Pixels(nn.Module):
+    """An encoder without randomness or statistics: a linear map of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(3 * 16 * 16, 8)
+
+    def forward(self, x):
+        return self.map(x.flatten(1))
+
+
+def pixels():
+    with seeded(Rng.of(1)("pixels")):
+        return attach_card(Pixels(), channels=3, size=16, num_features=8)
+
+
+@pytest.mark.parametrize(
+    ("slug", "options"), [("pi-model", {}), ("pi-model", {"symmetric": True}), ("mean-teacher", {})]
+)
+def test_equal_views_are_consistent(slug, options):
+    method = make(slug, pixels(), weak=STILL, **options)
+    loss = unlabelled_part(losses(method))
+    assert loss.item() == 0
+    loss.backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in method.parameters())
+
+
+def test_pi_model_by_hand():
+    method = make("pi-model", pixels(), weight=3.0, ramp=0.0)
+    views = method.views(batch(), RNG, HALF)
+    p, q = (method.logits(u).softmax(1) for u in views.unlabelled)
+    assert method.losses(views, HALF)["consistency"].item() == pytest.approx(3 * ((p - q) ** 2).mean().item())
+
+
+def test_mean_teacher_asks_the_average():
+    method = make("mean-teacher", pixels(), weight=1.0, ramp=0.0)
+    with torch.no_grad():
+        for parameter in method.average.parameters():
+            parameter.mul_(0.5)
+    views = method.views(batch(), RNG, HALF)
+    teacher = method.average[1](method.average[0](views.unlabelled[0])).softmax(1)
+    student = method.logits(views.unlabelled[1]).softmax(1)
+    expected = ((teacher - student) ** 2).mean().item()
+    assert expected > 1e-6
+    assert method.losses(views, HALF)["consistency"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ict_at_a_weight_of_one_and_an_equal_teacher_is_zero():
+    method = make("ict", pixels())
+    views = method.views(batch(), RNG, HALF)
+    views.mixing["lambda"].fill_(1.0)
+    assert method.losses(views, HALF)["interpolation"].item() == pytest.approx(0, abs=1e-10)
+
+
+@pytest.mark.parametrize("space", ["prob", "logits"])
+def test_ict_by_hand(space):
+    method = make("ict", pixels(), weight=2.0, ramp=0.0, mix_space=space)
+    with torch.no_grad():
+        for parameter in method.average.parameters():
+            parameter.mul_(2)
+    views = method.views(batch(), RNG, HALF)
+    (u,), lam, order = views.unlabelled, views.mixing["lambda"], views.mixing["partner"]
+    z = method.average[1](method.average[0](u))
+    if space == "prob":
+        target = lam * z.softmax(1) + (1 - lam) * z[order].softmax(1)
+    else:
+        target = (lam * z + (1 - lam) * z[order]).softmax(1)
+    student = method.logits(lam * u + (1 - lam) * u[order]).softmax(1)
+    expected = 2 * ((student - target) ** 2).mean().item()
+    assert method.losses(views, HALF)["interpolation"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_mixmatch_rows_targets_and_the_unmixed_limit():
+    method = make("mixmatch", pixels())
+    views = method.views(batch(), RNG, HALF)
+    images, targets = method.mixed(views)
+    assert images.shape == (6 + 2 * 12, 3, 16, 16)
+    torch.testing.assert_close(targets.sum(1), torch.ones(30))
+    assert views.mixing["lambda"].min() >= 0.5
+    views.mixing["lambda"].fill_(1.0)
+    images, targets = method.mixed(views)
+    assert torch.equal(images, torch.cat([views.labelled, *views.unlabelled]))
+    terms = method.losses(views, HALF)
+    plain = F.cross_entropy(method.logits(views.labelled), views.target)
+    assert terms["supervised"].item() == pytest.approx(plain.item(), rel=1e-6)
+    # both guesses of one sample are the sharpened mean of its two answers
+    p = torch.stack([method.logits(u).softmax(1) for u in views.unlabelled]).mean(0)
+    torch.testing.assert_close(targets[6:18], p**2 / (p**2).sum(1, keepdim=True))
+    assert torch.equal(targets[6:18], targets[18:])
+
+
+def test_fixmatch_counts_who_is_sure_and_divides_by_all():
+    method = make("fixmatch", pixels())
+    views = method.views(batch(), RNG, HALF)
+    q = method.logits(views.unlabelled[0]).softmax(1)
+    confidence, found = q.max(1)
+    each = F.cross_entropy(method.logits(views.unlabelled[1]), found, reduction="none")
+    method.threshold = confidence.sort().values[6].item()
+    expected = (each * (confidence >= method.threshold)).sum().item() / 12
+    assert method.losses(views, HALF)["match"].item() == pytest.approx(expected, rel=1e-5)
+    assert method.notes["confident"].item() == 0.5
+    method.threshold = 1.1
+    loss = method.losses(views, HALF)["match"]
+    assert loss.item() == 0
+    method.zero_grad()
+    loss.backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in method.parameters())
+
+
+def test_flexmatch_keeps_the_confident_classes_of_the_pool():
+    source = Some(count=30).subset(np.array([4, 5, 9, 11, 20, 21]))
+    method = make("flexmatch", pixels(), source=source, threshold=0.6)
+    assert method.selected.tolist() == [-1] * 6
+    target = torch.tensor([[9.0, 0, 0], [0, 9, 0], [0.1, 0, 0]])
+    _, mask = method.match(target.clone(), target, torch.tensor([9, 20, 4]))
+    assert mask.tolist() == [True, True, True]  # at first everything passes
+    assert method.selected.tolist() == [-1, -1, 0, -1, 1, -1]
+    # beta = 1 / max(1, 4) for classes 0 and 1, 0 for class 2
+    level = 0.6 * 0.25 / 1.75
+    logits = torch.tensor([[math.log(level / (1 - level) * 2) + 1e-3, 0.0, 0.0]])
+    assert method.match(logits, logits, torch.tensor([5]))[1].tolist() == [True]
+
+
+def test_rows_of_a_part_of_a_source():
+    source = Some(count=30).subset(np.array([3, 7, 8]))
+    rows = rows_of(source)
+    assert rows[torch.tensor([8, 3, 7])].tolist() == [2, 0, 1]
+    assert rows_of(Some(count=5)).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_freematch_begins_at_one_over_classes_and_follows():
+    method = make("freematch", pixels(), momentum=0.9)
+    assert method.level.item() == pytest.approx(1 / 3)
+    q = torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1]])
+    method.match(q.log(), q.log(), torch.arange(2))
+    assert method.level.item() == pytest.approx(0.9 / 3 + 0.1 * 0.7)
+    torch.testing.assert_close(method.local, 0.9 / 3 + 0.1 * torch.tensor([0.7, 0.2, 0.1]))
+
+
+def test_softmatch_weights_follow_the_mean():
+    method = make("softmatch", pixels(), momentum=0.0, align=False)
+    q = torch.tensor([[0.9, 0.05, 0.05], [0.5, 0.3, 0.2]])
+    loss, weight = method.match(q.log(), q.log(), torch.arange(2))
+    mean, variance = 0.7, 0.08  # of 0.9 and 0.5, divided by n - 1
+    expected = math.exp(-((0.5 - mean) ** 2) / (2 * variance / 4))
+    assert weight.tolist() == pytest.approx([1.0, expected], rel=1e-5)
+    assert loss.item() == pytest.approx((-math.log(0.9) - expected * math.log(0.5)) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("space", ["logits", "prob"])
+def test_semixup_by_hand(space):
+    method = make("semixup", pixels(), dropout=0.0, mix_space=space)
+    views = method.views(batch(), RNG, HALF)
+    x, t = views.unlabelled
+    lam, order = views.mixing["lambda 0"], views.mixing["partner 0"]
+    assert 0.55 - 1e-6 <= lam.item() <= 1
+    assert 0.7 - 1e-6 <= views.mixing["labelled_lambda"].item() <= 1
+    z, zt, zm = (method.logits(v) for v in (x, t, lam * x + (1 - lam) * x[order]))
+    p, pt, pm = (v.softmax(1) for v in (z, zt, zm))
+    mixed = (
+        (lam * z + (1 - lam) * z[order]).softmax(1) if space == "logits" else lam * p + (1 - lam) * p[order]
+    )
+
+    def d(a, b):
+        return ((a - b) ** 2).mean().item()
+
+    terms = method.losses(views, HALF)
+    assert terms["in"].item() == pytest.approx(2 * d(pt, p), rel=1e-5)
+    assert terms["in_out"].item() == pytest.approx(2 * (d(p, pm) + d(pt, pm)), rel=1e-5)
+    # a linear network's logits mix as its inputs do
+    assert terms["interpolation"].item() == pytest.approx(4 * d(pm, mixed), rel=1e-3, abs=1e-10)
+    assert terms["supervised"].item() == pytest.approx(mixed_cross_entropy(method, views).item())
+
+
+def test_semixup_drops_terms_and_takes_more_copies():
+    views = make("semixup", pixels(), dropout=0.0).views(batch(), RNG, HALF)
+    whole = make("semixup", pixels(), dropout=0.0).losses(views, HALF)
+    for term in ("in", "in_out", "interpolation"):
+        rest = make("semixup", pixels(), dropout=0.0, drop=(term,)).losses(views, HALF)
+        lost = sum(whole.values()) - sum(rest.values())
+        assert lost.item() == pytest.approx(whole[term].item(), abs=1e-6)
+    many = make("semixup", pixels(), n_transforms=3, n_mixes=2)
+    assert len(many.views(batch(), RNG, HALF).unlabelled) == 3
+    assert torch.isfinite(sum(losses(many).values()))
+    assert set(losses(make("semixup", n_transforms=1, n_mixes=0))) >= {"supervised"}
+
+
+def test_the_average_warms_up_and_is_what_predicts_and_what_is_kept():
+    method = make("fixmatch", ema=0.9)
+    start = [p.clone() for p in method.average.parameters()]
+    with torch.no_grad():
+        for parameter in (*method.encoder.parameters(), *method.head.parameters()):
+            parameter.add_(1.0)
+        method.encoder.layers[1].running_mean.fill_(7.0)
+    method.after_step(Step(0, 100, 0, 1))  # d = min(1 - 1 / 2, 0.9)
+    for before, after in zip(start, method.average.parameters(), strict=True):
+        torch.testing.assert_close(after, before + 0.5)
+    assert method.average[0].layers[1].running_mean.eq(7.0).all()
+    method.after_step(Step(98, 100, 0, 1))  # d = min(0.99, 0.9)
+    for before, after in zip(start, method.average.parameters(), strict=True):
+        torch.testing.assert_close(after, before + 0.55)
+    x = torch.randn(4, 3, 16, 16)
+    with torch.no_grad():
+        expected = method.average[1].eval()(method.average[0].eval()(x)).softmax(1)
+    method.train()
+    torch.testing.assert_close(method.predict(x), expected)
+    assert method.encoder.training
+    method.finish(Some())
+    with torch.no_grad():
+        torch.testing.assert_close(method.head.eval()(method.encoder.eval()(x)).softmax(1), expected)
+
+
+def test_running_statistics_follow_the_labelled_samples_only_where_said():
+    method = make("pi-model")
+    norm = method.encoder.layers[1]
+    before = norm.running_mean.clone()
+    method.unlabelled_logits(torch.randn(8, 3, 16, 16))
+    assert torch.equal(norm.running_mean, before)
+    assert norm.track_running_stats
+    method.logits(torch.randn(8, 3, 16, 16))
+    assert not torch.equal(norm.running_mean, before)
+    other = make("fixmatch")
+    before = other.encoder.layers[1].running_mean.clone()
+    other.unlabelled_logits(torch.randn(8, 3, 16, 16))
+    assert not torch.equal(other.encoder.layers[1].running_mean, before)
+
+
+def test_still_statistics_normalise_by_the_batch_all_the_same():
+    norm = nn.BatchNorm1d(3)
+    x = 5 + torch.randn(32, 3)
+    with still_statistics(norm, True):
+        y = norm(x)
+    assert y.mean().abs() < 1e-5
+    assert norm.running_mean.abs().sum() == 0
+
+
+def test_state_holds_all_that_must_survive_a_kill():
+    first = make("flexmatch")
+    losses(first)
+    first.after_step(HALF)
+    second = make("flexmatch")
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second.selected, first.selected)
+    assert (first.selected >= 0).any()
+
+
+def test_wrong_options_are_one_line():
+    for slug, options, says in (
+        ("fixmatch", {"ema": 1.0}, "ema must lie in [0, 1)"),
+        ("fixmatch", {"dropout": 1.0}, "dropout must lie in [0, 1)"),
+        ("semixup", {"n_transforms": 0}, "n_transforms >= 1"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            make(slug, **options)
+        assert says in str(caught.value)
+    with pytest.raises(UsageError, match="needs an averaged network"):
+        losses(make("mean-teacher", ema=0.0))
+    data = batch()
+    data.labelled = None
+    with pytest.raises(UsageError, match="the batch has none"):
+        losses(make("fixmatch"), data=data)
+
+
+def test_views_name_what_they_hold():
+    views = make("fixmatch").views(batch(), RNG, HALF)
+    assert isinstance(views, Views)
+    assert views.labelled.shape == (6, 3, 16, 16)
+    assert [u.shape for u in views.unlabelled] == [(12, 3, 16, 16)] * 2
+    assert torch.equal(views.index, torch.arange(12))
