@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import NoReturn
 
 from tacit.errors import UsageError, unknown
-from tacit.methods.registry import Entry, all_methods, method_class
+from tacit.methods.registry import all_methods, method_class
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,14 +38,15 @@ def _list(family: str | None, modality: str | None) -> None:
         known = {getattr(entry, what) for entry in methods.values()}
         if value is not None and value not in known:
             raise unknown(what, value, known)
-    rows = [("method", Entry("", "what it is", "family", "modality", "learns from", "paper"))]
+    rows = [("method", "family", "modality", "learns from", "what it is", "paper")]
     rows += [
-        (slug, entry)
-        for slug, entry in methods.items()
-        if family in (None, entry.family) and modality in (None, entry.modality)
+        (slug, e.family, e.modality, e.learns_from, e.title, e.paper)
+        for slug, e in methods.items()
+        if family in (None, e.family) and modality in (None, e.modality)
     ]
-    for slug, e in rows:
-        print(f"{slug:12}{e.family:14}{e.modality:10}{e.learns_from:14}{e.title:46}{e.paper}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _show(slug: str) -> None:

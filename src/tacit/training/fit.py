@@ -87,7 +87,7 @@ def fit(
     cache: str | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Learn an encoder from unlabelled data and write a run folder.
+    """Learn an encoder from unlabelled data, or a classifier from few labels, and write a run folder.
 
     What is not given follows the method's recipe, which `tacit methods METHOD` shows. Labels, if the
     data have some, only serve the online probe, unless the method is semi-supervised: then it learns from
