@@ -47,7 +47,7 @@ def squares(images):
     return torch.full((len(images), 2), float(images.shape[-1]))
 
 
-def view(images, warp, *, index=None, rng=None, size=32, true_size=None, normal=None, **options):
+def view(images, warp, *, index=None, rng=None, size=32, true_size=None, normal=None, per_channel=False):
     """The view, not normalised if not asked for."""
     mean, std = normal or Normal.none(images.shape[1])
     return warp_images(
@@ -56,10 +56,9 @@ def view(images, warp, *, index=None, rng=None, size=32, true_size=None, normal=
         torch.arange(len(images)) if index is None else index,
         rng or Rng.of(0)("view"),
         size=size,
-        warp=warp,
+        warp=replace(warp, per_channel=per_channel),
         mean=mean,
         std=std,
-        **options,
     )
 
 

@@ -65,6 +65,8 @@ class Warp:
         noise_probability: probability of noise.
         cutout: side of a square that is erased, as a part of the view's side, at most 1. Its centre is
             uniform over the view, and what lies outside of it is not erased.
+        per_channel: whether every channel makes choices of its own, as if it were an image: for channels
+            that are different pictures, such as the two patches of a knee in Semixup.
     """
 
     rotate: float = 15.0
@@ -79,6 +81,7 @@ class Warp:
     noise_floor: float = 1.0
     noise_probability: float = 1.0
     cutout: float = 0.0
+    per_channel: bool = False
 
     def __post_init__(self) -> None:
         _check("rotate", self.rotate, 180)
@@ -101,20 +104,26 @@ def _check(name: str, value: float, high: float) -> None:
 
 
 WEAK = Warp()
-"""A weak view of digits and the like: our choice, tried on scikit-learn's digits (8 x 8 pixels)."""
+"""A weak view of digits and the like: our choice, from a pilot on scikit-learn's digits (8 x 8 pixels)."""
 
 STRONG = Warp(rotate=35.0, zoom=0.25, shift=0.15, noise=0.2, cutout=3 / 8)
-"""A strong view of digits and the like: our choice, tried on scikit-learn's digits (8 x 8 pixels)."""
+"""A strong view of digits and the like: our choice, from the same pilot."""
 
 KNEE = Warp(
-    rotate=10.0, zoom=0.0, shift=0.025, gamma=(2 / 3, 2.0), noise=0.04, noise_floor=0.0, noise_probability=0.5
+    rotate=10.0,
+    zoom=0.0,
+    shift=0.025,
+    gamma=(2 / 3, 2.0),
+    noise=0.04,
+    noise_floor=0.0,
+    noise_probability=0.5,
+    per_channel=True,
 )
-"""Semixup's view of radiographs (Nguyen et al., 2020, arXiv 2003.01944; strengths from its code), to be drawn
-per channel, as a knee's two patches are. What the authors' transforms (SOLT) call a gamma of 0.5 to 1.5 is an
-exponent of its inverse; ours is uniform between the same ends. What they call a gain g of the noise, up to
-0.3, blends the image with a share g of noise stretched to the range from 0 to 1, whose standard deviation
-there is 0.127 at 128 px; ours has the standard deviation of that, up to 0.04, and does not pale the image.
-They fill with black what we reflect."""
+"""Semixup's view of radiographs (Nguyen et al., 2020, arXiv 2003.01944; strengths from its code). What the
+authors' transforms (SOLT) call a gamma of 0.5 to 1.5 is an exponent of its inverse; ours is uniform between
+the same ends. What they call a gain g of the noise, up to 0.3, blends the image with a share g of noise
+stretched to the range from 0 to 1, whose standard deviation there is 0.127 at 128 px; ours has the standard
+deviation of that, up to 0.04, and does not pale the image."""
 
 NATURAL_WEAK = Warp(rotate=0.0, zoom=0.0, shift=0.125, flip=0.5, noise=0.0)
 """A weak view of photographs such as CIFAR's: a mirror, and a crop after padding by an eighth, as in the
@@ -160,7 +169,6 @@ def warp_images(
     warp: Warp,
     mean: Sequence[float] | Tensor,
     std: Sequence[float] | Tensor,
-    per_channel: bool = False,
 ) -> Tensor:
     """One random view of each image that shows what the image shows, (B, C, size, size) float32, normalised.
 
@@ -173,8 +181,6 @@ def warp_images(
         warp: how a view is made.
         mean: per channel, subtracted after the noise.
         std: per channel, divided by after the noise.
-        per_channel: whether every channel makes choices of its own, as if it were an image: for channels
-            that are different pictures, such as the two patches of a knee in Semixup.
 
     Raises:
         UsageError: shapes, types or numbers that do not fit together.
@@ -184,7 +190,7 @@ def warp_images(
         raise UsageError(f"index must be one number per image, ({len(images)},), not {tuple(index.shape)}")
     batch, channels = images.shape[:2]
     normal = Normal.of(mean, std, channels)
-    if per_channel:
+    if warp.per_channel:
         images = images.flatten(0, 1)[:, None]
         true_size = true_size.repeat_interleave(channels, 0)
         index = (index[:, None] * channels + torch.arange(channels, device=index.device)).flatten()
