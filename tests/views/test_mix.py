@@ -47,6 +47,12 @@ def test_unfolded_weights_have_the_beta_distribution(alpha):
     torch.testing.assert_close(folded, torch.maximum(lam, 1 - lam), rtol=0, atol=1e-7)
 
 
+def test_uniform_weights_are_the_middles_of_cells():
+    """Odd multiples of 2^-25, so that neither end is favoured; float32 holds them below one half."""
+    lam = draw_lambdas(MANY[:1000], RNG, alpha=1.0, fold=False).double()
+    assert (lam[lam < 0.5] * 2**25 % 2 == 1).all()
+
+
 def test_one_weight_for_a_batch_follows_the_same_law_over_the_steps():
     lam = torch.stack([draw_lambda(RNG("weight", step), alpha=0.75) for step in range(3000)])
     assert lam.mean().item() == pytest.approx(0.778, abs=0.01)

@@ -40,7 +40,7 @@ class Semixup(SemiSupervised):
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
         in_weight: of pairs of views.
-        in_out_weight: of pairs of a view and a mixed copy.
+        in_out_weight: of pairs with a mixed copy.
         interpolation_weight: of mixed copies and mixed outputs.
         n_transforms: views of each unlabelled sample.
         n_mixes: mixed copies, each with partners of its own.
