@@ -130,6 +130,8 @@ def curve(
     results = cells.run(_cell, grid)
     outcome = CurveOutcome.of(grid, results, baseline=BASELINE)
     write_outcome(folder, outcome)
+    if not quiet:
+        print(f"written: {folder / 'curve.png'}, .md, .csv and .json", flush=True)
     return outcome
 
 

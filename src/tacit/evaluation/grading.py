@@ -35,6 +35,13 @@ class Grades:
     ece: float
     n: int
 
+    def __str__(self) -> str:
+        return (
+            f"balanced accuracy {100 * self.balanced_accuracy:.1f} %, accuracy {100 * self.accuracy:.1f} %, "
+            f"quadratic kappa {self.kappa:.3f}, MAE {self.mae:.3f} grades, calibration error {self.ece:.3f} "
+            f"({self.n:,} labels)"
+        )
+
 
 class Estimate(NamedTuple):
     """A value and its interval."""

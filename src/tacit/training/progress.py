@@ -10,7 +10,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 _BETWEEN_LINES = 5.0  # seconds
-_SHOWN = ("loss", "knn", "effective_rank")  # of many values, those that tell most in one line
+_SHOWN = (
+    "loss",
+    "knn",
+    "balanced_accuracy",
+    "effective_rank",
+)  # of many values, those that tell most in one line
 
 
 class ProgressBar:
