@@ -404,3 +404,62 @@ def test_views_name_what_they_hold():
     assert views.labelled.shape == (6, 3, 16, 16)
     assert [u.shape for u in views.unlabelled] == [(12, 3, 16, 16)] * 2
     assert torch.equal(views.index, torch.arange(12))
+
+
+def test_pseudo_label_on_a_network_that_is_certain_gets_no_gradient():
+    method = make("pseudo-label", pixels(), ramp=0.0)
+    with torch.no_grad():
+        method.head[1].weight.mul_(1e4)
+    unlabelled_part(losses(method)).backward()
+    assert all(p.grad.abs().max() < 1e-6 for p in method.encoder.parameters())
+
+
+def semixup_still(lam, **options):
+    """Semixup's unlabelled terms where nothing is random but, if asked for, the second view."""
+    method = make("semixup", pixels(), dropout=0.0, **options)
+    views = method.views(batch(), RNG, HALF)
+    views.mixing["lambda 0"].fill_(lam)
+    return method, views
+
+
+def test_semixup_unmixed_leaves_the_views_difference_alone():
+    method, views = semixup_still(1.0)
+    x, t = (method.logits(u).softmax(1) for u in views.unlabelled)
+    total = unlabelled_part(method.losses(views, HALF)).item()
+    assert total == pytest.approx((2 + 2) * ((x - t) ** 2).mean().item(), rel=1e-5)
+
+
+def test_semixup_of_still_and_unmixed_samples_is_nothing():
+    method, views = semixup_still(1.0, weak=STILL)
+    total = unlabelled_part(method.losses(views, HALF))
+    total.backward()
+    assert total.item() == 0
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in method.parameters())
+
+
+def test_an_affine_network_has_no_interpolation_loss_in_logits_only():
+    logits, views = semixup_still(0.7)
+    assert logits.losses(views, HALF)["interpolation"].item() == pytest.approx(0, abs=1e-12)
+    prob, views = semixup_still(0.7, mix_space="prob")
+    with torch.no_grad():
+        prob.head[1].weight.mul_(10)
+    assert prob.losses(views, HALF)["interpolation"].item() > 1e-6
+
+
+def test_mean_teacher_with_a_decay_of_nothing_is_the_student():
+    method = make("mean-teacher", ema=1e-12)
+    with torch.no_grad():
+        method.head[1].weight.add_(1.0)
+    method.after_step(Step(50, 100, 0, 1))
+    for mine, theirs in zip(method.average.parameters(), method._network.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("slug", SEMI)
+def test_same_seed_same_losses_bit_for_bit(slug):
+    values = []
+    for _ in range(2):
+        method = make(slug)
+        torch.manual_seed(5)
+        values.append({name: value.item() for name, value in losses(method).items()})
+    assert values[0] == values[1]
