@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tacit.errors import UsageError
-from tacit.evaluation.calibration import HIGHEST, LOWEST, calibrated, fit_temperature
+from tacit.evaluation.calibration import HIGHEST, LOWEST, PRIOR, calibrated, fit_temperature
 from tacit.evaluation.grading import grade
 
 
@@ -74,15 +74,35 @@ def test_few_right_answers_give_no_certainty():
     logits = torch.tensor([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 3.0]])
     labels = torch.tensor([0, 1, 0, 1])
     assert fit_temperature(logits, labels) == LOWEST
-    # five parts of six are right: 3 / T = ln 5
-    assert fit_temperature(logits, labels, smooth=True) == pytest.approx(3 / math.log(5), rel=1e-5)
+    found = fit_temperature(logits, labels, prior=PRIOR)
+    # where the derivatives by log T of 4 log(1 + exp(-3 / T)) and of (log T / PRIOR)^2 / 2 cancel
+    margin = 3 / found
+    assert 4 * margin / (1 + math.exp(margin)) + math.log(found) / PRIOR**2 == pytest.approx(0, abs=1e-4)
+    assert 0.5 < found < 1
+    # and few wrong answers give no despair
+    assert fit_temperature(logits[:1], 1 - labels[:1]) == HIGHEST
+    assert 1 < fit_temperature(logits[:1], 1 - labels[:1], prior=PRIOR) < 2.5
 
 
-def test_many_samples_are_not_smoothed():
+def test_many_samples_need_no_prior():
     logits, labels = sampled(2.0)
-    assert fit_temperature(logits, labels, smooth=True) == pytest.approx(
-        fit_temperature(logits, labels), rel=5e-3
-    )
+    with_prior = fit_temperature(logits, labels, prior=PRIOR)
+    assert with_prior == pytest.approx(fit_temperature(logits, labels), rel=5e-3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0.01, 100))
+def test_with_a_prior_no_other_temperature_is_more_probable(seed, n, scale):
+    draw = np.random.default_rng(seed)
+    logits = torch.from_numpy(scale * draw.normal(size=(n, 3)))
+    labels = torch.from_numpy(draw.integers(0, 3, n))
+
+    def unlikely(temperature):
+        loss = F.cross_entropy(logits / temperature, labels, reduction="sum").item()
+        return loss + (math.log(temperature) / PRIOR) ** 2 / 2
+
+    found = unlikely(fit_temperature(logits, labels, prior=PRIOR))
+    assert found <= min(map(unlikely, np.geomspace(LOWEST, HIGHEST, 200))) + 1e-6
 
 
 def test_what_cannot_be_bettered_is_left_alone():

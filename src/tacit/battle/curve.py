@@ -113,7 +113,7 @@ def curve(
     folder = Path(out) if out is not None else Path("curves") / (Path(os.fspath(data)).name or "data")
     cells = Cells(
         folder / "cells",
-        "curve 1",
+        "curve 2",
         jobs=joblib.cpu_count() if jobs is None else jobs,
         say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
     )

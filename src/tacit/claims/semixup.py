@@ -256,5 +256,5 @@ CLAIM = Claim(
     f"it lies above 0 (does not hold below {_RELEVANT:g} point). All four parts must hold. The "
     "other methods are shown and decide nothing.",
     experiment=_experiment,
-    version=2,  # 1 had MixMatch's ramp of 1/64, with which it collapsed
+    version=2,  # 1 had MixMatch's ramp of 1/64; nothing else changed
 )

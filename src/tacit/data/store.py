@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -141,9 +141,9 @@ class _Bytes:
                 raise OSError("pixels.npy has become shorter")
             done += got
 
-    def __del__(self) -> None:
-        if hasattr(self, "handle"):
-            os.close(self.handle)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "handle"):  # at the interpreter's end `os` may be gone already
+            close(self.handle)
 
 
 def find_store(folder: Path) -> StoredImages | None:

@@ -19,7 +19,7 @@ from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError
-from tacit.evaluation.calibration import fit_temperature
+from tacit.evaluation.calibration import PRIOR, fit_temperature
 from tacit.evaluation.features import still_view
 from tacit.evaluation.grading import grade
 from tacit.evaluation.held_out import held_out_logits
@@ -78,7 +78,7 @@ def save_classifier(method: SemiSupervised, source: Source, held_out: np.ndarray
     if len(held_out):
         labels = torch.from_numpy(source.labels[held_out])
         logits = held_out_logits(method, source, held_out, device)
-        card.temperature, card.held_out = fit_temperature(logits, labels, smooth=True), len(held_out)
+        card.temperature, card.held_out = fit_temperature(logits, labels, prior=PRIOR), len(held_out)
         probability = (logits / card.temperature).softmax(1)
         card.grades = {
             name: None if value != value else value  # NaN, which JSON does not have

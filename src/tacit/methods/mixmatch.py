@@ -32,8 +32,7 @@ class MixMatch(SemiSupervised):
         encoder: what learns; images of (C, size, size) to feature vectors.
         weight: of the unlabelled term, for the mean over classes.
         ramp: share of the steps in which the weight rises linearly from 0. 0.4 is the USB benchmark's; the
-            authors' 1/64 is 16,384 of their 2^20 steps, and in a run of some hundred steps it is nothing: a
-            small network then says the same of all images.
+            authors' 1/64 is 16,384 of their 2^20 steps.
         temperature: T above; the smaller, the sharper the guess.
         alpha: of the Beta distribution (0.75 in the paper).
         ema: of the averaged network that is evaluated; 0 evaluates the trained one.
