@@ -17,6 +17,7 @@ from tacit.methods.fixmatch import rows_of
 from tacit.methods.registry import METHODS, method_class
 from tacit.methods.semi_supervised import Views, still_statistics
 from tacit.methods.supervised import mixed_cross_entropy
+from tacit.methods.teacher import follow, frozen_copy
 from tacit.rng import Rng, seeded
 from tacit.views.warp import Warp
 
@@ -463,3 +464,229 @@ def test_same_seed_same_losses_bit_for_bit(slug):
         torch.manual_seed(5)
         values.append({name: value.item() for name, value in losses(method).items()})
     assert values[0] == values[1]
+
+
+def learn(method, begin, end, optimizer=None):
+    """Steps `begin` to `end` of four, as the loop takes them; the optimiser and the losses."""
+    optimizer = optimizer or torch.optim.SGD((p for p in method.parameters() if p.requires_grad), 0.1, 0.9)
+    found = []
+    for i in range(begin, end):
+        step = Step(i, 4, 0, 1)
+        torch.manual_seed(i)
+        optimizer.zero_grad()
+        terms = method.losses(method.views(batch(seed=i), Rng.of(0)("views", i), step), step)
+        sum(terms.values()).backward()
+        optimizer.step()
+        method.after_step(step)
+        found.append({name: value.item() for name, value in terms.items()})
+    return optimizer, found
+
+
+@pytest.mark.parametrize("slug", ["supervised", *SEMI])
+def test_what_was_put_down_half_way_goes_on_bit_for_bit(slug):
+    ema = {} if slug == "semixup" else {"ema": 0.6}
+    whole, first, second = (make(slug, dropout=0.3, **ema) for _ in range(3))
+    _, expected = learn(whole, 0, 4)
+    optimizer, before = learn(first, 0, 2)
+    second.load_state_dict(first.state_dict())
+    another = torch.optim.SGD((p for p in second.parameters() if p.requires_grad), 0.1, 0.9)
+    another.load_state_dict(optimizer.state_dict())
+    _, after = learn(second, 2, 4, another)
+    assert before + after == expected
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_semixup_of_the_same_seed_is_the_same():
+    (_, first), (_, again) = (learn(make("semixup"), 0, 3) for _ in range(2))
+    assert first == again
+    assert len({terms["in"] for terms in first}) == 3
+
+
+@pytest.mark.parametrize(
+    ("slug", "options", "base"),
+    [
+        ("semixup", {"in_weight": 0.0, "in_out_weight": 0.0, "interpolation_weight": 0.0}, {"mixup": True}),
+        ("ict", {"weight": 0.0, "mixup": False}, {}),
+    ],
+)
+def test_a_weight_of_zero_leaves_the_labelled_term(slug, options, base):
+    networks = []
+    for name, chosen in ((slug, options), ("supervised", base)):
+        method = make(name, dropout=0.3, ema=0.5, **chosen)
+        learn(method, 0, 3)
+        networks.append([*method.encoder.parameters(), *method.head.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*networks, strict=True))
+
+
+def test_pseudo_labels_of_a_network_that_is_certain_teach_it_nothing():
+    method = make("pseudo-label", pixels(), threshold=0.95, ramp=0.0)
+    with torch.no_grad():
+        method.head[-1].weight.mul_(1e4)
+    loss = unlabelled_part(losses(method))
+    assert method.notes["confident"].item() > 0.9
+    method.zero_grad()
+    loss.backward()
+    certain = max(p.grad.abs().max().item() for p in method.head.parameters())
+    doubtful = make("pseudo-label", pixels(), threshold=0.0, ramp=0.0)
+    unlabelled_part(losses(doubtful)).backward()
+    assert certain < 1e-6 < 1e-3 < max(p.grad.abs().max().item() for p in doubtful.head.parameters())
+
+
+def gradient(loss, method):
+    return torch.autograd.grad(loss, method.head[-1].weight, retain_graph=True)[0]
+
+
+def test_no_gradient_through_the_target_of_the_pi_model():
+    method, both = (make("pi-model", pixels(), ramp=0.0, symmetric=s) for s in (False, True))
+    views = method.views(batch(), RNG, HALF)
+    p, q = (method.logits(u).softmax(1) for u in views.unlabelled)
+    found = gradient(method.losses(views, HALF)["consistency"], method)
+    expected = gradient(10 * F.mse_loss(q, p.detach()), method)
+    torch.testing.assert_close(found, expected)
+    through = gradient(10 * F.mse_loss(q, p), method)
+    torch.testing.assert_close(gradient(both.losses(views, HALF)["consistency"], both), through)
+    assert (through - found).abs().max() > 1e-4
+
+
+def test_no_gradient_through_the_target_of_fixmatch():
+    method = make("fixmatch", pixels(), hard=False)
+    views = method.views(batch(), RNG, HALF)
+    weak, strong = (method.logits(u) for u in views.unlabelled)
+    expected = gradient(F.cross_entropy(strong, (weak.detach() / 0.5).softmax(1)), method)
+    torch.testing.assert_close(gradient(method.losses(views, HALF)["match"], method), expected)
+
+
+@pytest.mark.parametrize(
+    ("slug", "share", "start"),
+    [
+        ("pseudo-label", 0.4, 0.0),
+        ("pi-model", 0.4, 0.0),
+        ("mean-teacher", 0.4, 0.0),
+        ("mixmatch", 0.4, 0.0),
+        ("ict", 0.25, math.exp(-5)),
+        ("fixmatch", 0.0, 1.0),
+        ("semixup", 0.0, 1.0),
+    ],
+)
+def test_the_weight_rises_as_the_paper_says(slug, share, start):
+    method = make(slug, pixels(), **({"dropout": 0.0} if slug == "semixup" else {}))
+    views = method.views(batch(), RNG, HALF)
+    if slug == "mean-teacher":
+        views.unlabelled[0].zero_()  # so that student and teacher differ
+    risen = round(share * 640)
+    first, late, last = (
+        float(unlabelled_part(method.losses(views, Step(i, 640, 0, 1)))) for i in (0, risen, 639)
+    )
+    assert last > 1e-9
+    assert first == pytest.approx(start * last, rel=1e-5)
+    assert late == last
+    if share > 0:
+        before = float(unlabelled_part(method.losses(views, Step(risen // 2, 640, 0, 1))))
+        assert first < before < last
+
+
+def test_averages_at_their_limits():
+    student = pixels()
+    for momentum, same in ((0.0, True), (1.0, False)):
+        teacher = frozen_copy(student)
+        with torch.no_grad():
+            teacher.map.weight.add_(1.0)
+        start = teacher.map.weight.clone()
+        follow(teacher, student, momentum)
+        assert torch.equal(teacher.map.weight, student.map.weight if same else start)
+    method = make("mean-teacher", pixels(), ema=0.9)
+    with torch.no_grad():
+        method.encoder.map.weight.add_(1.0)
+    for i in range(200):
+        method.after_step(Step(i, 200, 0, 1))
+    torch.testing.assert_close(method.average[0].map.weight, method.encoder.map.weight)
+
+
+def test_mixmatch_without_mixing_is_cross_entropy():
+    method = make("mixmatch", pixels(), alpha=0.0)
+    views = method.views(batch(), RNG, HALF)
+    plain = F.cross_entropy(method.logits(views.labelled), views.target)
+    assert method.losses(views, HALF)["supervised"].item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def semixup_at(lam, **options):
+    method = make("semixup", pixels(), dropout=0.0, **options)
+    views = method.views(batch(), RNG, HALF)
+    views.mixing["lambda 0"].fill_(lam)
+    return method, views, method.losses(views, HALF)
+
+
+@pytest.mark.parametrize("space", ["logits", "prob"])
+def test_semixup_unmixed(space):
+    method, views, terms = semixup_at(1.0, mix_space=space)
+    z, zt = (method.logits(u).softmax(1) for u in views.unlabelled)
+    difference = ((z - zt) ** 2).mean().item()
+    assert difference > 1e-5
+    assert terms["interpolation"].item() == pytest.approx(0, abs=1e-9)
+    assert unlabelled_part(terms).item() == pytest.approx((2 + 2) * difference, rel=1e-5)
+
+
+def test_semixup_unmixed_and_untransformed_is_nothing():
+    method, _, terms = semixup_at(1.0, weak=STILL)
+    loss = unlabelled_part(terms)
+    assert loss.item() == 0
+    loss.backward()
+    assert all(p.grad is None or p.grad.abs().sum() == 0 for p in method.parameters())
+
+
+@pytest.mark.parametrize("lam", [0.55, 0.8])
+def test_semixup_of_an_affine_network_interpolates_logits_only(lam):
+    assert semixup_at(lam)[2]["interpolation"].item() < 1e-10
+    assert semixup_at(lam, mix_space="prob")[2]["interpolation"].item() > 1e-7
+
+
+def test_semixup_is_bounded():
+    method, views, _ = semixup_at(0.55)
+    with torch.no_grad():
+        method.head[-1].weight.mul_(1e4)
+    loss = unlabelled_part(method.losses(views, HALF)).item()
+    assert 0.5 < loss <= (2 + 2 * 2 + 4) * 2 / 3
+
+
+def test_semixup_does_not_care_for_the_order_of_classes_or_samples():
+    method, views, terms = semixup_at(0.7, mix_space="prob")
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    partner = order.argsort()[views.mixing["partner 0"][order]]
+    moved = views._replace(
+        unlabelled=tuple(u[order] for u in views.unlabelled), mixing={**views.mixing, "partner 0": partner}
+    )
+    again = method.losses(moved, HALF)
+    with torch.no_grad():
+        method.head[-1].weight.copy_(method.head[-1].weight[[2, 0, 1]])
+        method.head[-1].bias.copy_(method.head[-1].bias[[2, 0, 1]])
+    other = method.losses(views._replace(target=(views.target + 1) % 3), HALF)
+    for name, term in terms.items():
+        assert again[name].item() == pytest.approx(term.item(), rel=1e-5), name
+        assert other[name].item() == pytest.approx(term.item(), rel=1e-5), name
+
+
+def test_semixup_detaches_the_second_side_if_asked():
+    kept = {"drop": ("in_out", "interpolation")}
+    method, views, terms = semixup_at(0.7, **kept)
+    detached, _, fewer = semixup_at(0.7, detach_target=True, **kept)
+    z, zt = (method.logits(u).softmax(1) for u in views.unlabelled)
+    torch.testing.assert_close(gradient(terms["in"], method), gradient(2 * F.mse_loss(zt, z), method))
+    z, zt = (detached.logits(u).softmax(1) for u in views.unlabelled)
+    expected = gradient(2 * F.mse_loss(zt, z.detach()), detached)
+    torch.testing.assert_close(gradient(fewer["in"], detached), expected)
+    assert (expected - gradient(terms_again(method, views), method)).abs().max() > 1e-5
+
+
+def terms_again(method, views):
+    return method.losses(views, HALF)["in"]
+
+
+def test_semixup_draws_weights_by_its_floors():
+    method, data = make("semixup", pixels()), batch()
+    drawn = [method.draw_mixing(data, Rng.of(0)("step", i)) for i in range(1500)]
+    for name, floor, mean in (("lambda 0", 0.55, 0.780), ("labelled_lambda", 0.7, 0.812)):
+        values = torch.stack([mixing[name] for mixing in drawn])
+        assert values.min().item() == pytest.approx(floor)
+        assert values.mean().item() == pytest.approx(mean, abs=0.015)
+    assert drawn[0]["lambda 0"] != drawn[0]["labelled_lambda"]

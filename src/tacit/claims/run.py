@@ -22,8 +22,8 @@ from tacit.training.run import versions
 
 # name: its module, what it says, minutes of a full run on two cores
 CLAIMS = {
-    "dcl": ("tacit.claims.dcl", "DCL beats InfoNCE at small batches; the gap shrinks as the batch grows", 60),
-    "semixup": ("tacit.claims.semixup", "Semixup with n labels is as good as supervision with 6 n", 60),
+    "dcl": ("tacit.claims.dcl", "DCL beats InfoNCE at small batches; the gap shrinks as the batch grows", 40),
+    "semixup": ("tacit.claims.semixup", "Semixup with n labels is as good as supervision with 6 n", 15),
 }
 
 
