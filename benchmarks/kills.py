@@ -1,9 +1,9 @@
 """Killed and resumed is never stopped: SIGKILL at random moments against one uninterrupted run.
 
-For each contrastive method one run goes to its end, and another is killed at seeded moments, uniform
-over its length, and resumed each time. Both must leave the same `encoder.safetensors`, byte for byte,
-and the same losses. Most attempts write a checkpoint after every step, so that kills also land while
-one is being written; those that did are counted as `torn`.
+For each contrastive and clustering method one run goes to its end, and another is killed at seeded
+moments, uniform over its length, and resumed each time. Both must leave the same `encoder.safetensors`,
+byte for byte, and the same losses. Most attempts write a checkpoint after every step, so that kills also
+land while one is being written; those that did are counted as `torn`.
 
 A server imports everything once and forks an attempt after the other; it computes nothing itself, for
 torch's thread pools do not survive a fork.
@@ -32,6 +32,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "dclw": {},
     "moco": {"queue": 256},
     "nnclr": {"queue": 256, "hidden": 128, "prediction_hidden": 128},
+    "swav": {"queue": 256, "queue_from": 0.2, "hidden": 128, "small": 1, "small_size": 1.0},
+    "deepcluster": {"hidden": 128, "small": 1, "small_size": 1.0},
 }
 SAVE_EVERY = (0.0, 0.0, 0.2)  # seconds; attempts take turns
 BATCH = 64

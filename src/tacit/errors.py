@@ -31,8 +31,9 @@ class BadFile(TacitError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'dcl'?"` if a known word is close, else an empty string."""
-    close = get_close_matches(word.lower(), {k.lower(): k for k in known}, n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    spelled = {k.lower(): k for k in known}
+    close = get_close_matches(word.lower(), spelled, n=1, cutoff=0.6)
+    return f"; did you mean '{spelled[close[0]]}'?" if close else ""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> UsageError:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.data.budget import draw_budget, group_split
+from tacit.data.budget import draw_budget, draw_masks, group_split
 from tacit.errors import UsageError
 from tacit.rng import Rng
 
@@ -154,3 +154,62 @@ def test_group_split_without_groups_is_the_stratified_one():
     first, second = group_split(labels, None, (0.25, 0.75), Rng.of(0))
     assert count(labels, first) == [10, 2]
     assert count(labels, second) == [30, 6]
+
+
+MASKS = np.array([0, 0, -1, 0, 0, 0, -1, 0, 0, 0])  # eight of ten volumes have one
+
+
+def draw_of(count=None, seed=0, within=None, **kwargs):
+    within = np.arange(10) if within is None else within
+    return draw_masks(MASKS, within, Rng.of(seed), count=count, **kwargs)
+
+
+def test_so_many_masks_are_learned_from_and_a_quarter_as_many_held_out():
+    budget = draw_of(4)
+    assert len(budget.labelled) == 4
+    assert len(budget.held_out) == 1
+    assert set(budget.pool) == set(range(10)) - set(budget.held_out)
+    assert (MASKS[budget.labelled] == 0).all()
+    assert set(budget.labelled) <= set(budget.pool)
+    again, other = draw_of(4), draw_of(4, seed=1)
+    assert (budget.labelled == again.labelled).all()
+    assert (budget.labelled != other.labelled).any()
+
+
+def test_all_masks_but_a_share_or_a_fraction_of_them():
+    everything = draw_of()
+    assert (len(everything.labelled), len(everything.held_out)) == (6, 2)
+    half = draw_of(fraction=0.5, held_out=0.0)
+    assert (len(half.labelled), len(half.held_out), len(half.pool)) == (4, 0, 10)
+
+
+def test_more_masks_than_there_are_is_said():
+    budget = draw_of(20)
+    assert len(budget.labelled) == 8
+    assert len(budget.held_out) == 0
+    assert "20 were asked for: all there are" in budget.notes[0]
+
+
+@given(st.integers(0, 200), st.integers(1, 6))
+def test_no_patient_is_on_both_sides_of_a_split_of_masks(seed, count):
+    groups = np.array([0, 0, 0, 1, 1, 2, 2, 3, 3, 4])
+    budget = draw_of(count, seed, groups=groups)
+    assert not set(groups[budget.labelled]) & set(groups[budget.held_out])
+    assert not set(groups[budget.pool]) & set(groups[budget.held_out])
+    assert len(budget.labelled) == count
+
+
+def test_a_validation_split_holds_out_its_masks():
+    budget = draw_of(3, within=np.arange(6), validation=np.arange(6, 10))
+    assert budget.held_out.tolist() == [7, 8, 9]
+    assert len(budget.labelled) == 3
+    assert budget.pool.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_masks_that_cannot_be_drawn():
+    with pytest.raises(UsageError, match="no masks to learn from"):
+        draw_masks(np.full(3, -1), np.arange(3), Rng.of(0))
+    with pytest.raises(UsageError, match="labelled must be at least 1, not 0"):
+        draw_of(0)
+    with pytest.raises(UsageError, match="labelled and label_fraction are two ways"):
+        draw_of(2, fraction=0.5)

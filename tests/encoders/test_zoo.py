@@ -91,11 +91,13 @@ def test_pretrained_encoders_keep_their_own_normalisation(weights):
     spec = f"timm/resnet18?weights={path}"
     card = card_of(build_encoder(spec, channels=4, size=64, mean=(0.1,) * 4, std=(0.2,) * 4))
     assert card.mean == (0.485, 0.456, 0.406, 0.485)
+    assert card.learned
     assert card_of(build_encoder(spec, channels=1, size=64)).mean == (
         pytest.approx((0.485 + 0.456 + 0.406) / 3),
     )
     twin = card_of(build_encoder(f"random:{spec}", channels=1, size=64, mean=(0.1,), std=(0.2,)))
     assert (twin.mean, twin.std) == ((0.1,), (0.2,))
+    assert not twin.learned
 
 
 def test_the_random_twin_has_the_architecture_and_not_the_weights(weights):
@@ -112,9 +114,12 @@ def test_saved_encoders_come_back_exactly(tmp_path):
     for back in (load_encoder(tmp_path), build_encoder(f"run:{tmp_path}")):
         assert torch.equal(back(x), encoder(x))
         assert card_of(back) == card_of(encoder)
+        assert card_of(back).learned
+        assert not card_of(encoder).learned
     assert {p.name for p in tmp_path.iterdir()} == {"encoder.safetensors", "encoder.json"}
     twin = build_encoder(f"random:run:{tmp_path}", seed=4)
     assert card_of(twin) == card_of(encoder)
+    assert not card_of(twin).learned
     assert not same(twin, encoder)
 
 

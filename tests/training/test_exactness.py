@@ -15,10 +15,11 @@ HERE = Path(__file__).parent
 BENCHMARKS = HERE.parents[1] / "benchmarks"
 
 
-def test_killed_three_times_is_never_killed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["nnclr", "swav", "deepcluster"])
+def test_killed_three_times_is_never_killed(method, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     kills = importlib.import_module("kills")
-    row = kills.prove(kills.server(), "nnclr", tmp_path, kills=3, epochs=2)
+    row = kills.prove(kills.server(), method, tmp_path, kills=3, epochs=2)
     assert row["kills"] == 3
     assert row["encoder_equal"]
     assert row["losses_equal"]
@@ -42,7 +43,7 @@ def two(jpgs, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("name", ["StillSimCLR", "StillMoCo", "StillNNCLR"])
+@pytest.mark.parametrize("name", ["StillSimCLR", "StillMoCo", "StillNNCLR", "StillSwAV", "StillDeepCluster"])
 def test_two_processes_learn_what_one_learns(name, two, jpgs, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(HERE)
     one = importlib.import_module("two_processes").learn(name, jpgs, tmp_path / name, 1)

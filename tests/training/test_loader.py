@@ -5,7 +5,7 @@ import torch
 from tacit.data.source import Sample, Source, Spec
 from tacit.errors import UsageError
 from tacit.rng import Rng
-from tacit.training.loader import Plan, StepData, StepSampler, step_loader
+from tacit.training.loader import Beside, Plan, StepData, StepSampler, Stream, step_loader
 
 
 class Numbers(Source):
@@ -83,3 +83,33 @@ def test_fewer_samples_than_a_batch():
 def test_a_batch_that_cannot_be_split(split):
     with pytest.raises(UsageError, match="cannot be split"):
         Plan(samples=100, batch_size=16, epochs=1, **split)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_stream_shows_each_of_few_samples_once_a_pass_and_nothing_else(count):
+    stream = Stream(np.array([3, 7, 8, 12, 20, 21]), count)
+    drawn_by_step = [stream.draws(step * count, count, Rng.of(0)) for step in range(12 // count)]
+    positions = [i for draws in drawn_by_step for i in stream.at(draws).tolist()]
+    assert sorted(positions[:6]) == sorted(positions[6:12]) == [3, 7, 8, 12, 20, 21]
+    assert positions[:6] != positions[6:12]
+    numbers = torch.cat(drawn_by_step).tolist()
+    assert len(set(numbers)) == 12  # a sample's second draw is another number
+
+
+def test_labelled_samples_and_images_stand_beside_the_unlabelled_ones():
+    plan, rng = Plan(samples=10, batch_size=4, epochs=2), Rng.of(0)
+    source = Numbers(10)
+    source.labels[[2, 5]] = [0, 1]
+    data = StepData(
+        source, rng, None, Stream(np.array([2, 5]), 2), Beside(Numbers(6), Stream(np.arange(6), 3, "images"))
+    )
+    seen = []
+    for at in StepSampler(plan, rng, streams=data.streams):
+        batch = data[at]
+        assert len(batch) == 4
+        assert sorted(batch.labelled.flatten().tolist()) == [2.0, 5.0]
+        assert batch.target.tolist() == [0 if x == 2 else 1 for x in batch.labelled.flatten()]
+        assert batch.extra["images"].shape == (3, 1, 1, 1)
+        assert torch.equal(batch.extra["images_index"] % 6 >= 0, torch.ones(3, dtype=torch.bool))
+        seen += batch.extra["images"].flatten().tolist()
+    assert sorted(seen) == sorted([float(i) for i in range(6)] * 2)

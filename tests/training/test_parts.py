@@ -71,6 +71,19 @@ def test_constant_schedule():
     assert rates(recipe(schedule="constant", warmup=0.0), 20) == pytest.approx([0.5] * 20)
 
 
+def test_the_poly_schedule_of_the_segmentation_papers():
+    found = rates(recipe(schedule="poly", warmup=0.0, lr=0.05), 9000)
+    expected = {0: 0.05, 1: 0.049995, 4500: 0.0267943, 8999: 1.38087e-05}
+    # the helper's optimiser begins at 0.5
+    assert {t: found[t] / 10 for t in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_steps_of_ua_mt():
+    found = [rate / 50 for rate in rates(recipe(schedule="steps", warmup=0.0), 6000)]
+    expected = {0: 1e-2, 2499: 1e-2, 2500: 1e-3, 4999: 1e-3, 5000: 1e-4, 5999: 1e-4}
+    assert {t: found[t] for t in expected} == pytest.approx(expected)
+
+
 def test_the_rate_is_a_function_of_the_step():
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.5)
     make_schedule(optimizer, RECIPE, 100).step_update(37)

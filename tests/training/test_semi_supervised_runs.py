@@ -18,7 +18,11 @@ from tacit.rng import Rng, seeded
 from tacit.training import fit as fit_module
 
 TINY = {"encoder": "tacit/convnet?width=4", "device": "cpu", "quiet": True, "epochs": 1}
-SLUGS = [slug for slug, entry in METHODS.items() if entry.learns_from in ("both", "labels")]
+SLUGS = [
+    slug
+    for slug, entry in METHODS.items()
+    if entry.learns_from in ("both", "labels") and entry.modality == "image"
+]
 
 
 def weights(run):

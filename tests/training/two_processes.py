@@ -8,9 +8,11 @@ import sys
 import torch
 
 import tacit
+from tacit.methods.deepcluster import DeepClusterV2
 from tacit.methods.moco import MoCo
 from tacit.methods.nnclr import NNCLR
 from tacit.methods.simclr import SimCLR
+from tacit.methods.swav import SwAV
 
 
 class Standing:
@@ -22,6 +24,10 @@ class Standing:
     def losses(self, views, step):
         self.eval()
         return super().losses(views, step)
+
+    def on_epoch(self, source, step):
+        self.eval()
+        super().on_epoch(source, step)
 
 
 class StillSimCLR(Standing, SimCLR):
@@ -36,10 +42,20 @@ class StillNNCLR(Standing, NNCLR):
     pass
 
 
+class StillSwAV(Standing, SwAV):
+    pass
+
+
+class StillDeepCluster(Standing, DeepClusterV2):
+    pass
+
+
 METHODS = {
     "StillSimCLR": {},
     "StillMoCo": {"queue": 40},
     "StillNNCLR": {"queue": 40, "hidden": 32, "prediction_hidden": 32},
+    "StillSwAV": {"queue": 24, "prototypes": 20, "hidden": 32, "small": 2, "freeze_prototypes": 3},
+    "StillDeepCluster": {"hidden": 32, "prototypes": 7, "small": 1},
 }
 
 

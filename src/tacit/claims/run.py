@@ -24,6 +24,8 @@ from tacit.training.run import versions
 CLAIMS = {
     "dcl": ("tacit.claims.dcl", "DCL beats InfoNCE at small batches; the gap shrinks as the batch grows", 40),
     "semixup": ("tacit.claims.semixup", "Semixup with n labels is as good as supervision with 6 n", 15),
+    "alice": ("tacit.claims.alice", "Places mined in other patients show the same anatomy; it pays", 40),
+    "tracoco": ("tacit.claims.tracoco", "TraCoCo segments better than supervision, CPS and itself alone", 40),
 }
 
 

@@ -40,7 +40,8 @@ def run(argv: Sequence[str]) -> None:
     print(f"encoder: {result.folder / 'encoder.safetensors'}")
     print(f"report:  {result.folder / 'report.html'}")
     if method_class(slug).learns_labels:
-        print(f"next:    tacit predict {result.quoted} --data WHERE --out FILE.csv")
+        target = "FOLDER" if method_class(slug).learns_masks else "FILE.csv"
+        print(f"next:    tacit predict {result.quoted} --data WHERE --out {target}")
         return
     print(f"next:    tacit probe {result.quoted} --data LABELLED")
     print(f"         tacit embed {result.quoted} --data WHERE --out FILE.parquet")
@@ -115,8 +116,9 @@ def _defaults(slug: str) -> dict[str, str]:
     """What an option of the recipe is for this method where it is not given."""
     if slug == "METHOD":
         return {}
-    recipe = method_class(slug).recipe
-    return {f.name: f" ({slug}: {getattr(recipe, f.name)})" for f in fields(recipe)}
+    learns = method_class(slug)
+    notes = {f.name: f" ({slug}: {getattr(learns.recipe, f.name)})" for f in fields(learns.recipe)}
+    return {"encoder": f" ({slug}: {learns.default_encoder})", **notes}
 
 
 def _arguments(parsed: Namespace) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from tacit.errors import TacitError, unknown
 
 # verb: what it does; the module of the same name in this package has `run(argv) -> None`
 VERBS = {
-    "fit": "learn an encoder from unlabelled data, or a classifier from few labels",
+    "fit": "learn an encoder from unlabelled data, or a classifier or segmenter from few labels",
     "probe": "measure what an encoder knows, on labelled data",
     "embed": "write a feature vector per file",
-    "predict": "write a class and a calibrated confidence per file",
+    "predict": "write a class and a calibrated confidence per file, or a mask per volume",
     "curve": "what methods gain over the labels alone, by number of labels",
     "claim": "test what a paper claims, on real data",
     "methods": "list the methods, or show one",

@@ -19,7 +19,7 @@ from tacit.data.images import SPLITS
 from tacit.data.labels import sort_classes
 from tacit.data.names import Names
 from tacit.data.options import Options
-from tacit.data.source import UNLABELLED
+from tacit.data.source import UNLABELLED, Source
 from tacit.data.store import StoredImages
 from tacit.errors import BadFile, UsageError
 
@@ -164,6 +164,16 @@ def open_archive(path: Path, options: Options) -> StoredImages:
     """
     archive = Archive(path)
     source = store_images(archive, options)
+    take_labels(source, archive, path)
+    return source
+
+
+def take_labels(source: Source, archive: Archive, path: Path) -> None:
+    """Give a source that was made from an archive its labels, classes and splits.
+
+    Raises:
+        UsageError: labels that do not go with the samples.
+    """
     names = cast(Names, source.names)
     here = {split: names.starting(f"{split}/" if split else "") for split in archive.splits}
     found = {split: labels for split in archive.splits if (labels := archive.labels(split)) is not None}
@@ -174,16 +184,15 @@ def open_archive(path: Path, options: Options) -> StoredImages:
         skipped = _skipped(source, split)
         if (count := np.count_nonzero(here[split]) + len(skipped)) != len(which):
             member = archive.splits[split][1]
-            raise UsageError(f"{path}: {member} has {len(which)} labels for {count} images")
+            raise UsageError(f"{path}: {member} has {len(which)} labels for {count} {source.spec.modality}s")
         which = np.delete(which, skipped)
         numbers = np.array([number.get(str(label), UNLABELLED) for label in labels], np.int64)
         source.labels[here[split]] = numbers[which]
     source.spec = replace(source.spec, classes=classes)
     source.splits = {split: np.flatnonzero(here[split]) for split in archive.splits if split}
-    return source
 
 
-def _skipped(source: StoredImages, split: str) -> list[int]:
+def _skipped(source: Source, split: str) -> list[int]:
     """Rows of a split that were left out."""
     names = (bad.name.rpartition("/") for bad in source.skipped)
     return [int(number) for found, _, number in names if found == split]

@@ -112,13 +112,72 @@ def draw_budget(
     return Budget(learned, held, pool, tuple(notes))
 
 
-def _check(per_class: int | None, fraction: float | None, held_out: float) -> None:
-    if per_class is not None and fraction is not None:
-        raise UsageError(
-            "labels_per_class and label_fraction are two ways to say one thing: give one of them"
+def draw_masks(
+    labels: np.ndarray,
+    within: np.ndarray,
+    rng: Rng,
+    *,
+    count: int | None = None,
+    fraction: float | None = None,
+    held_out: float = HELD_OUT,
+    validation: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> Budget:
+    """`draw_budget` for labels that are masks: so many volumes, whatever their masks show.
+
+    Args:
+        labels: (N,) int64, -1 where there is no mask.
+        within: positions that may be learned from, such as the training split.
+        rng: where the draws come from.
+        count: masks to learn from, at least 1.
+        fraction: the same as a share of those there are.
+        held_out: held-out masks per mask that is learned from; 0 holds out none.
+        validation: positions of a validation split: then these are held out, and none of `within`.
+        groups: (N,) int64, such as the patient of each volume; volumes of one group stay on one side.
+
+    Raises:
+        UsageError: no mask at all, both kinds of budget, or one out of range.
+    """
+    _check(count, fraction, held_out, name="labelled")
+    known = within[labels[within] != UNLABELLED]
+    if not len(known):
+        raise UsageError("the data have no masks to learn from: put them beside the volumes, or name --masks")
+    notes = []
+    has_validation = validation is not None and (labels[validation] != UNLABELLED).any()
+    held_out = 0.0 if has_validation else held_out
+    if count is None:
+        share = 1 / (1 + held_out) if fraction is None else fraction
+        count = max(1, round(share * len(known)))
+    order = rng("masks").numpy().permutation(known)
+    if groups is not None:  # whole groups one after the other, in the order of their first members
+        first = {group: k for k, group in reversed(list(enumerate(groups[order].tolist())))}
+        order = order[np.argsort([first[group] for group in groups[order].tolist()], kind="stable")]
+    learned, rest = order[:count], order[count:]
+    if len(learned) < count:
+        notes.append(
+            f"{len(learned)} volume(s) with masks are learned from, {count} were asked for: all there are"
         )
-    if per_class is not None and per_class < 1:
-        raise UsageError(f"labels_per_class must be at least 1, not {per_class}")
+    if groups is not None:
+        rest = rest[~np.isin(groups[rest], groups[learned])]
+    held = rest[: ceil(held_out * len(learned))]
+    if has_validation:
+        assert validation is not None
+        held = validation[labels[validation] != UNLABELLED]
+        notes += _shared_groups(within, held, groups)
+    pool = np.setdiff1d(within, held)
+    if groups is not None:
+        pool = pool[~np.isin(groups[pool], groups[held])]
+        learned = learned[~np.isin(groups[learned], groups[held])]
+    return Budget(np.sort(learned), np.sort(held), pool, tuple(notes))
+
+
+def _check(
+    count: int | None, fraction: float | None, held_out: float, name: str = "labels_per_class"
+) -> None:
+    if count is not None and fraction is not None:
+        raise UsageError(f"{name} and label_fraction are two ways to say one thing: give one of them")
+    if count is not None and count < 1:
+        raise UsageError(f"{name} must be at least 1, not {count}")
     if fraction is not None and not 0 < fraction <= 1:
         raise UsageError(f"label_fraction must lie above 0 and be at most 1, not {fraction}")
     if not 0 <= held_out <= 1:

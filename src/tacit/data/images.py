@@ -16,6 +16,7 @@ from tacit.data.listing import EXTENSIONS, Listing
 from tacit.data.options import Options
 from tacit.data.source import UNLABELLED
 from tacit.data.store import StoredImages
+from tacit.data.volume_files import EXTENSIONS as VOLUMES
 from tacit.errors import BadFile, UsageError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -118,7 +119,7 @@ def _folder(name: str, level: int) -> str:
 
 
 def _nothing_found(folder: Path, listing: Listing) -> str:
-    read = f"no images in {folder} (read are {' '.join(EXTENSIONS)})"
+    read = f"no images or volumes in {folder} (read are {' '.join((*EXTENSIONS, *VOLUMES))})"
     if listing.closed:
         return f"{read}: {listing.closed[0].name}: {listing.closed[0].reason}"
     count, kinds = listing.others.total(), listing.others.most_common(4)

@@ -230,6 +230,8 @@ def _keys(name: str) -> tuple[str, str, str, str]:
     folder, slash, file = name.rpartition("/")
     dot = file.rfind(".")
     stem = file[:dot] if 0 < dot < len(file) - 1 else file
+    if file.lower().endswith(".nii.gz"):
+        stem = file[: -len(".nii.gz")] or file
     return name, f"{folder}{slash}{stem}", file, stem
 
 

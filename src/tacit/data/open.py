@@ -15,9 +15,14 @@ from tacit.data.hub import open_hub
 from tacit.data.images import open_folder
 from tacit.data.labels import read_groups, read_labels
 from tacit.data.listing import EXTENSIONS
-from tacit.data.options import LARGEST_AUTOMATIC, Options
+from tacit.data.options import LARGEST_AUTOMATIC, Options, VolumeOptions
 from tacit.data.packaged import PACKAGED, open_packaged
-from tacit.data.source import UNLABELLED, Source
+from tacit.data.slices import open_slices
+from tacit.data.source import UNLABELLED, Source, Subset
+from tacit.data.volume_archive import holds_volume_archive, open_volume_archive
+from tacit.data.volume_files import extension_of
+from tacit.data.volume_layout import holds_volumes
+from tacit.data.volumes import Volumes, open_volumes
 from tacit.errors import UsageError, did_you_mean, unknown
 
 
@@ -33,25 +38,37 @@ def open_source(
     cache: str | Path | None = None,
     progress: bool = True,
     workers: int | None = None,
+    masks: str | Path | None = None,
+    window: str | None = None,
+    spacing: str | tuple[float, ...] | None = None,
+    patch: str | tuple[int, ...] | None = None,
 ) -> Source:
     """Open what there is to learn from.
 
-    where: a folder of images, with or without class folders; an `.npz` archive; `hf:NAME[@CONFIG]` or
-        `hf:./folder`; the name of a packaged set (`digits`, `mnist5k`), which goes before a folder of
-        that name (`./digits` is the folder); or a source, which is returned as it is.
-    labels: a CSV file; "none" to leave labels aside; by default what the data themselves say.
+    where: a folder of images, with or without class folders; a folder of volumes (NIfTI, HDF5, `.npz`),
+        with or without masks (see `lay_out` for where these are looked for); `slices:FOLDER`, the axial
+        slices of volumes as images; an `.npz` archive; `hf:NAME[@CONFIG]` or `hf:./folder`; the name of
+        a packaged set (`digits`, `mnist5k`), which goes before a folder of that name (`./digits` is the
+        folder); or a source, which is returned as it is.
+    labels: a CSV file; "none" to leave labels (and masks) aside; by default what the data themselves
+        say. Volumes with labels from a CSV are of one class each, and their masks are left aside.
     groups: which samples belong together, such as those of one patient: a CSV file, or `re:PATTERN` for
         the names (see `read_groups`).
     size: side S in pixels of the stored images; by default the median of sqrt(height x width), at most
         `max_size`. Packaged sets: their own.
     max_size: the largest side that is chosen by default.
     channels: 1 grey, 3 RGB, 4 with transparency; by default 1 if all images are grey, else 3. Arrays:
-        theirs.
+        theirs. Volumes: how many they must have; by default as most of them.
     on_bad_file: "stop" at the first file that cannot be used, or "skip" all of them and list them in
         `source.skipped`.
     cache: folder for the decoded images; by default $TACIT_CACHE, or the user's cache folder.
     progress: show a bar while decoding, if stderr is a terminal.
     workers: threads that decode; by default one a processor core.
+    masks: volumes: a folder that holds the masks, called as the volumes are.
+    window: volumes: the values that become 0 and 1: `minmax` (the default), `percentile` or `LOW,HIGH`; see
+        `tacit.data.windows`.
+    spacing: volumes: mm by axis (or one number) to resample to; by default they keep theirs.
+    patch: volumes: sides of a patch in voxels (or one number); see `Volumes`.
 
     Raises:
         UsageError: there is nothing of a kind that is read, or an argument is wrong.
@@ -68,39 +85,90 @@ def open_source(
     ):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
+    wishes = VolumeOptions.of(masks, window, spacing, patch)
     if isinstance(where, Source):
+        where = _in_patches(where, wishes)
         if labels is None and groups is None:
             return where
         return _grouped(_relabelled(copy.copy(where), labels), groups)
     options = Options(
         size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size
     )
-    return _grouped(_relabelled(_read(where, options), labels), groups)
+    return _grouped(_relabelled(_read(where, options, wishes), labels), groups)
 
 
-def _read(where: str | os.PathLike[str], options: Options) -> Source:
+def _read(where: str | os.PathLike[str], options: Options, wishes: VolumeOptions) -> Source:
     if isinstance(where, str) and where.startswith("hf:"):
+        _refuse(wishes, where)
         return open_hub(where.removeprefix("hf:"), options)
     if isinstance(where, str) and where in PACKAGED:
+        _refuse(wishes, where)
         return open_packaged(where, options)
+    slices = isinstance(where, str) and where.startswith("slices:")
+    where = str(where).removeprefix("slices:") if slices else where
     if not str(where).strip():
         raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
     path = Path(where).expanduser()
     try:
+        if slices and path.is_dir():
+            return open_slices(path, options, wishes)
         if path.is_dir():
-            return open_folder(path, options)
+            return _read_folder(path, options, wishes)
         if not path.exists():
             raise UsageError(_absent(path))
     except PermissionError:
         raise UsageError(f"{path}: permission denied") from None
+    if slices:
+        raise UsageError(f"slices: names a folder of volumes, and {path} is a file")
+    return _read_file(path, options, wishes)
+
+
+def _read_folder(path: Path, options: Options, wishes: VolumeOptions) -> Source:
+    if not holds_volumes(path):
+        _refuse(wishes, path)
+        return open_folder(path, options)
+    if options.size is not None:
+        raise UsageError("size is for images; volumes are cut in patches: give the patch, in voxels")
+    return open_volumes(path, options, wishes)
+
+
+def _read_file(path: Path, options: Options, wishes: VolumeOptions) -> Source:
     if path.suffix.lower() == ".npz":
+        if holds_volume_archive(path, options, wishes):
+            return open_volume_archive(path, options, wishes)
+        _refuse(wishes, path)
         return open_archive(path, options)
-    if path.suffix.lower() in EXTENSIONS:
-        raise UsageError(f"{path} is one image: open the folder that it lies in ({path.parent})")
+    if path.suffix.lower() in EXTENSIONS or extension_of(path.name):
+        kind = "volume" if extension_of(path.name) else "image"
+        raise UsageError(f"{path} is one {kind}: open the folder that it lies in ({path.parent})")
     raise UsageError(
-        f"{path} is nothing that is read: a folder of images, an .npz archive, hf:NAME, "
+        f"{path} is nothing that is read: a folder of images or volumes, an .npz archive, hf:NAME, "
         f"or one of {', '.join(PACKAGED)}"
     )
+
+
+def _refuse(wishes: VolumeOptions, where: str | Path) -> None:
+    if wishes.given:
+        said = f"{', '.join(wishes.given)} {'are' if len(wishes.given) > 1 else 'is'}"
+        raise UsageError(f"{said} for volumes, and {where} holds images")
+
+
+def _own(source: Source, name: str) -> object:
+    return getattr(source.parent if isinstance(source, Subset) else source, name, None)
+
+
+def _in_patches(source: Source, wishes: VolumeOptions) -> Source:
+    """A source that is open already, with other patches if these are asked for."""
+    others = [
+        name for name in wishes.given if name != "patch" and getattr(wishes, name) != _own(source, name)
+    ]
+    if others:
+        raise UsageError(f"{', '.join(others)}: these data are open already; say so when they are opened")
+    if wishes.patch is None:
+        return source
+    if not isinstance(source, Volumes):
+        raise UsageError("patch is for volumes, and these data are no volumes, or a part of them")
+    return source.with_patch(wishes.patch)
 
 
 def _absent(path: Path) -> str:
@@ -123,7 +191,7 @@ def _relabelled(source: Source, labels: str | Path | None) -> Source:
     else:
         skipped = [file.name for file in source.skipped]
         source.labels, classes = read_labels(labels, source.names, skipped)
-    source.spec = replace(source.spec, classes=classes)
+    source.spec = replace(source.spec, classes=classes, target="class")
     return source
 
 

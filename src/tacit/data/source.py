@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,16 @@ UNLABELLED = -1
 class Spec:
     """What the samples of a source are.
 
-    shape: (C, *space) of one sample; for images (C, S, S) with S the side of the store.
+    shape: (C, *space) of one sample as `batch` gives it; for images (C, S, S) with S the side of the store,
+        for volumes (C, X, Y, Z) of the patch at the centre.
     classes: the classes' names in the order of their numbers, empty without labels.
+    target: whether a label is a class, or a mask whose values are the classes.
     """
 
     modality: Modality
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
+    target: Literal["class", "mask"] = "class"
 
 
 class Skipped(NamedTuple):
@@ -38,21 +41,27 @@ class Skipped(NamedTuple):
 
 @dataclass(slots=True)
 class Sample:
-    """One sample as it comes out of a source. `extra`: what the batch's `extra` collects, one row each."""
+    """One sample as it comes out of a source.
+
+    extra: what the batch's `extra` collects, one row each. mask: (*space) int64, where the label is one.
+    """
 
     data: Tensor  # (C, *space)
     index: int
     label: int = UNLABELLED
     name: str = ""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Tensor | None = None
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples of one shape as one unlabelled batch."""
+    """Samples of one shape as one unlabelled batch; with masks, if all have one, as its target."""
     extra = {key: torch.stack([s.extra[key] for s in samples]) for key in samples[0].extra}
+    masks = [s.mask for s in samples if s.mask is not None]
     return Batch(
         unlabelled=torch.stack([s.data for s in samples]),
         index=torch.tensor([s.index for s in samples]),
+        target=torch.stack(masks) if len(masks) == len(samples) else None,
         extra=extra,
     )
 
@@ -61,7 +70,8 @@ class Source:
     """A map-style data set: `len(source)`, `source[i] -> Sample`, `source.batch(index) -> Batch`.
 
     names: (N,) one name per sample (for files the path below the folder that was opened).
-    labels: (N,) int64 class numbers; -1 marks an unlabelled sample.
+    labels: (N,) int64 class numbers; -1 marks an unlabelled sample. Where labels are masks: 0 if there is
+        one.
     groups: (N,) int64 of samples that belong together, such as a patient's, or None.
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
     fingerprint: hex digest of the content, the same wherever the data lie.

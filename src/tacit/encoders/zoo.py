@@ -6,6 +6,9 @@
     timm/vit_tiny_patch16_224?img_size=32&patch_size=4     any argument of the model itself
     tacit/convnet                          ours, see OWN
     tacit/siamese-knee?width=32&pool=hv    with arguments of its own
+    tacit/vnet, tacit/unet3d, tacit/unet2d networks for volumes, which give maps
+    tacit/slices?image=timm/resnet50       volumes by their slices, see slice_transformer
+    monai/UNet?channels=8,16,32            any segmentation network of MONAI, see monai_nets
     run:runs/photos                        the encoder that a run has learned
     random:SPEC                            the random twin: the same architecture, untrained
 
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +29,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from tacit.encoders.card import EncoderCard, with_card
+from tacit.batch import Modality
+from tacit.encoders.card import EncoderCard, card_of, default_statistics, with_card
 from tacit.encoders.convnet import ConvNet
+from tacit.encoders.monai_nets import MonaiNet
+from tacit.encoders.pyramid import GIVE_MAPS
 from tacit.encoders.saved import WEIGHTS, load_card
 from tacit.encoders.siamese_knee import SiameseKneeNet
+from tacit.encoders.slice_transformer import build_slices, image_spec
 from tacit.encoders.stem import SMALL, has_small_form, make_small_input
+from tacit.encoders.unet import UNet2d, UNet3d
+from tacit.encoders.vnet import VNet
 from tacit.errors import TacitError, UsageError, unknown
 from tacit.rng import Rng, seeded
 
-OWN: dict[str, Callable[..., nn.Module]] = {"convnet": ConvNet, "siamese-knee": SiameseKneeNet}
-FAMILIES = ("timm", "tacit")
+OWN: dict[str, Callable[..., nn.Module]] = {
+    "convnet": ConvNet,
+    "siamese-knee": SiameseKneeNet,
+    "vnet": VNet,
+    "unet3d": UNet3d,
+    "unet2d": UNet2d,
+    "slices": build_slices,
+}
+FAMILIES = ("timm", "tacit", "monai")
+_FORMS = "timm/NAME, tacit/NAME or monai/NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,7 @@ class Spec:
         if not slash:
             meant = "timm" if _is_timm(path) else "tacit" if path in OWN else ""
             hint = f"; did you mean '{meant}/{path}'?" if meant else ""
-            raise UsageError(f"encoder '{text}' names no family{hint or ': write timm/NAME or tacit/NAME'}")
+            raise UsageError(f"encoder '{text}' names no family{hint or ': write ' + _FORMS}")
         if family not in FAMILIES:
             raise unknown("encoder family", family, [*FAMILIES, "run:", "random:"])
         pairs = (pair.partition("=") for pair in query.split("&") if pair)
@@ -70,6 +87,7 @@ def build_encoder(
     *,
     channels: int = 3,
     size: int | None = None,
+    patch: tuple[int, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     small_input: bool | None = None,
@@ -79,40 +97,46 @@ def build_encoder(
 
     channels: of the input; pretrained weights are inflated.
     size: side of the input in pixels. Default: the pretrained model's own.
+    patch: for volumes, sides (X, Y, Z) of the input in voxels; the encoder must be made for volumes.
     mean, std: normalisation of inputs in [0, 1], for random weights; pretrained ones keep their own.
+        Default: 0.5 each, which maps [0, 1] to [-1, 1]; volumes stay in [0, 1].
     small_input: 3x3 stem without pooling. Default: for sides up to 64 where the model has one.
     seed: of the random weights.
 
     Returns a module with timm's contract: `forward(x) -> (B, num_features)`, `forward_features(x)`.
 
     Raises:
-        UsageError: unknown family or model, or an option that it does not take.
+        UsageError: unknown family or model, an option that it does not take, a package that is missing, or a
+            patch that does not fit.
         TacitError: pretrained weights that cannot be had.
     """
     twin, spec = spec.startswith("random:"), spec.removeprefix("random:")
     if spec.startswith("run:"):
         return load_encoder(Path(spec.removeprefix("run:")), random_seed=seed if twin else None)
     parsed = Spec.parse(spec)
-    build = _build_timm if parsed.family == "timm" else _build_own
     with seeded(Rng.of(seed)("encoder")):
-        model, pretrained = build(parsed, channels, size, twin)
-        own_size = size or _own_size(model)
+        model, pretrained = _build(parsed, channels, size, patch, twin)
+        own_size = size or (max(patch) if patch else _own_size(model))
         small = own_size <= SMALL and has_small_form(model) if small_input is None else small_input
         if small:
             make_small_input(model)
+    modality: Modality = "volume" if patch else getattr(model, "modality", "image")
+    usual_mean, usual_std = default_statistics(modality, channels)
     if pretrained:
         mean, std = _statistics(model, channels)
-    half = (0.5,) * channels
     # some timm models widen their features once more: num_features is what goes in there
     width: Any = getattr(model, "head_hidden_size", None) or model.num_features
     card = EncoderCard(
         spec=spec,
         channels=channels,
         size=own_size,
-        mean=mean or half,
-        std=std or half,
+        mean=mean or usual_mean,
+        std=std or usual_std,
         small_input=small,
         num_features=width,
+        modality=modality,
+        patch=tuple(patch or ()),
+        learned=pretrained,
     )
     return with_card(model, card)
 
@@ -133,10 +157,11 @@ def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
         "random:" + card.spec,
         channels=card.channels,
         size=card.size,
+        patch=card.patch or None,
         small_input=card.small_input,
         seed=random_seed or 0,
     )
-    with_card(encoder, card)
+    with_card(encoder, replace(card, learned=random_seed is None))
     if random_seed is None:
         try:
             encoder.load_state_dict(load_file(Path(folder) / WEIGHTS))
@@ -172,13 +197,39 @@ def is_pretrained(spec: str) -> bool:
     if spec.startswith("run:"):
         return True
     parsed = Spec.parse(spec)
+    if "image" in parsed.options:
+        return is_pretrained(image_spec(parsed.options["image"]))
     return "." in parsed.name or "weights" in parsed.options
 
 
-def _build_own(spec: Spec, channels: int, size: int | None, twin: bool) -> tuple[nn.Module, bool]:
+def _build(
+    spec: Spec, channels: int, size: int | None, patch: tuple[int, ...] | None, twin: bool
+) -> tuple[nn.Module, bool]:
+    """The model, and whether its weights are pretrained."""
+    if spec.family == "timm":
+        model, pretrained = _build_timm(spec, channels, size, twin)
+    elif spec.family == "monai":
+        model, pretrained = MonaiNet(spec.name, channels, patch, spec.options), False
+    else:
+        model, pretrained = _build_own(spec, channels, max(patch[:2]) if patch else size, twin)
+    if patch is not None:
+        check_space = getattr(model, "check_space", None)
+        if check_space is None:
+            raise UsageError(
+                f"the encoder {spec.family}/{spec.name} is made for images and gives no full-resolution maps "
+                f"of volumes: use {GIVE_MAPS}"
+            )
+        check_space(patch)
+    return model, pretrained
+
+
+def _build_own(spec: Spec, channels: int, side: int | None, twin: bool) -> tuple[nn.Module, bool]:
     if spec.name not in OWN:
         raise unknown("encoder", f"tacit/{spec.name}", [f"tacit/{name}" for name in OWN])
     try:
+        if spec.name == "slices":
+            slices = build_slices(channels, side, twin=twin, **spec.options)
+            return slices, card_of(slices.image).learned
         return OWN[spec.name](channels=channels, **spec.options), False
     except TypeError as error:
         raise UsageError(f"encoder tacit/{spec.name}: {error}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tacit.batch import Batch
 from tacit.data.source import Source
@@ -18,7 +19,12 @@ Embed = Callable[[Batch], Tensor]
 
 
 def still_view(batch: Batch, card: EncoderCard) -> Tensor:
-    """The one view of each sample that evaluation uses: for images the centre square, normalised."""
+    """The one view of each sample that evaluation uses: for images the centre square, normalised.
+
+    For volumes it is the patch at the centre, as the source gives it.
+    """
+    if card.modality == "volume":
+        return batch.unlabelled
     return centre_view(
         batch.unlabelled, batch.extra["true_size"], size=card.size, mean=card.mean, std=card.std
     )
@@ -32,9 +38,15 @@ def encoder_features(encoder: nn.Module, device: torch.device | str) -> Embed:
 
 
 def pixel_features(size: int = 32) -> Embed:
-    """Batch -> (B, C * side * side) raw pixels of the centre square, of at most `size` a side."""
+    """Batch -> (B, C * side * side) raw pixels of the centre square, of at most `size` a side.
+
+    Of a volume's patch means over equal boxes, of which there are as many in all as pixels of an image.
+    """
 
     def embed(batch: Batch) -> Tensor:
+        if batch.unlabelled.ndim == 5:
+            side = round(size ** (2 / 3))
+            return F.adaptive_avg_pool3d(batch.unlabelled, side).flatten(1)
         channels, side = batch.unlabelled.shape[1], min(size, batch.unlabelled.shape[-1])
         card = EncoderCard("", channels, side, (0.0,) * channels, (1.0,) * channels)
         return still_view(batch, card).flatten(1)

@@ -1,4 +1,4 @@
-"""Predictions for files, with probabilities and a calibrated confidence."""
+"""Predictions for files: a class with a calibrated confidence, or a mask for each volume."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from tacit.errors import UsageError, unknown
 from tacit.evaluation.classifier import Classifier, ClassifierCard, load_classifier
 from tacit.evaluation.features import feature_batches
 from tacit.evaluation.grading import Grades, grade
+from tacit.evaluation.predict_masks import MaskPredictions, predict_masks
+from tacit.evaluation.segmenter import CARD as SEGMENTER
+from tacit.evaluation.segmenter import OVERLAP
 from tacit.evaluation.subject import OnBadFile, open_for, pick_device
 from tacit.files import replacing
 
@@ -42,25 +45,31 @@ def predict(
     out: str | os.PathLike[str],
     *,
     labels: str | None = None,
+    masks: str | None = None,
     on_bad_file: OnBadFile = "stop",
     cache: str | None = None,
     batch_size: int = 256,
+    overlap: float | None = None,
     device: str = "auto",
-) -> Predictions:
-    """Write for each sample its class, the confidence in it, and the probability of every class.
+) -> Predictions | MaskPredictions:
+    """Write what a run's classifier or segmenter says of each sample.
 
-    The confidence is the largest probability. Probabilities are calibrated on the run's held-out labels
-    (temperature scaling); a run without such labels gives them as they are.
+    Of a classifier: the class, the confidence in it, which is the largest probability, and the probability of
+    every class. Probabilities are calibrated on the run's held-out labels (temperature scaling); a run
+    without such labels gives them as they are. Of a segmenter: a mask for each volume (.nii.gz, with the
+    volume's affine and orientation) and a table of millilitres per class; see `predict_masks`.
 
     Args:
-        run: the folder of a run that learned labels.
-        data: images: a folder, a MedMNIST-style .npz, hf:NAME, ...
+        run: the folder of a run that learned labels or masks.
+        data: images (a folder, a MedMNIST-style .npz, hf:NAME, ...) or volumes, as the run learned from.
         out: the file to write, .csv or .parquet, with the columns file, label (empty where unknown),
-            predicted, confidence, and p_CLASS for each class.
+            predicted, confidence, and p_CLASS for each class; of a run that learned masks a folder.
         labels: a CSV of file names and labels; where labels are known, the predictions are graded.
+        masks: folder of true masks, where they do not lie beside the volumes; then masks are graded.
         on_bad_file: whether the first unusable file stops, or is skipped and counted.
         cache: where decoded images are kept.
         batch_size: images at once.
+        overlap: of neighbouring windows of a volume along each axis, from 0 to below 1; default 0.5.
         device: auto, cpu, cuda, cuda:1, mps.
 
     Returns:
@@ -70,6 +79,18 @@ def predict(
         UsageError: no such run or data, a run that learned no labels, labels of a class that it does not
             know, or another ending of `out`.
     """
+    if (Path(run) / SEGMENTER).is_file():
+        if labels is not None:
+            raise UsageError(
+                "--labels are of classes, and the run learned masks: name true masks with --masks"
+            )
+        overlap = OVERLAP if overlap is None else overlap
+        return predict_masks(
+            run, data, out, masks=masks, on_bad_file=on_bad_file, cache=cache, overlap=overlap, device=device
+        )
+    for name, value in (("masks", masks), ("overlap", overlap)):
+        if value is not None:
+            raise UsageError(f"--{name} is for runs that learned masks, and '{run}' learned none")
     target = Path(out)
     if target.suffix not in _ENDINGS:
         raise unknown("ending of --out", target.suffix or str(target), _ENDINGS)

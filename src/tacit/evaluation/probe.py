@@ -179,6 +179,7 @@ def _twin(encoder: nn.Module, spec: str, seed: int) -> nn.Module:
         f"random:{spec}",
         channels=card.channels,
         size=card.size,
+        patch=card.patch or None,
         mean=card.mean,
         std=card.std,
         small_input=card.small_input,

@@ -59,7 +59,10 @@ def encoder_for(
     size = fixed_size(inner)
     opened = open_data(max_size=store_limit(size)) if size else open_data()
     channels, side = opened.spec.shape[:2]
-    encoder = build_encoder(spec, channels=channels, size=size or min(side, LARGEST_VIEW))
+    if opened.spec.modality == "volume":
+        encoder = build_encoder(spec, channels=channels, patch=opened.spec.shape[1:])
+    else:
+        encoder = build_encoder(spec, channels=channels, size=size or min(side, LARGEST_VIEW))
     return encoder.eval(), opened, spec
 
 
@@ -70,10 +73,19 @@ def open_for(encoder: nn.Module, open_data: Callable[..., Source]) -> Source:
         UsageError: no data, or a number of channels that does not fit.
     """
     card = card_of(encoder)
-    opened = open_data(channels=card.channels, max_size=store_limit(card.size))
+    if card.modality == "volume":
+        form = {"window": card.window or None, "spacing": card.spacing or None, "patch": card.patch or None}
+        opened = open_data(**form)
+    else:
+        opened = open_data(channels=card.channels, max_size=store_limit(card.size))
+    if opened.spec.modality != card.modality:
+        raise UsageError(
+            f"the encoder was learned from {card.modality}s, the data are {opened.spec.modality}s"
+        )
     if opened.spec.shape[0] != card.channels:
         raise UsageError(
-            f"the encoder was learned from {card.channels}-channel images, these have {opened.spec.shape[0]}"
+            f"the encoder was learned from {card.channels}-channel {card.modality}s, these have "
+            f"{opened.spec.shape[0]}"
         )
     return opened
 

@@ -28,9 +28,15 @@ class Method(nn.Module):
     modality: ClassVar[Modality] = "image"
     recipe: ClassVar[Recipe]
     learns_labels: ClassVar[bool] = False  # whether its batches have a labelled part
+    learns_masks: ClassVar[bool] = False  # whether the labels are masks
+    learns_images: ClassVar[bool] = False  # whether images of a second source may stand beside volumes
     accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
 
+    default_encoder: ClassVar[str] = "timm/resnet18"
+    rests: ClassVar[bool] = False  # whether some trained parameters get no gradient in some steps
+
     encoder: nn.Module  # what is kept
+    images: Source | None = None  # the second source, set before `prepare`
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()

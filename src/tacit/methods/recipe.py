@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from tacit.errors import UsageError, unknown
 
-Schedule = Literal["cosine", "cosine 7/16", "constant"]
+Schedule = Literal["cosine", "cosine 7/16", "poly", "steps", "constant"]
 Scaling = Literal["linear", "sqrt", "none"]
 
 
@@ -20,7 +20,8 @@ class Recipe:
         linear lr * B / 256, sqrt lr * sqrt(B), none lr.
     weight_decay: not applied to biases and normalisation layers.
     schedule: cosine falls to 0 as (1 + cos(pi t)) / 2, cosine 7/16 to a fifth as cos(7 pi t / 16), for t from
-        0 to 1 after the warm-up; constant does not fall.
+        0 to 1 after the warm-up; poly to 0 as (1 - t)^0.9; steps to a tenth at
+        5/12 and to a hundredth at 10/12; constant does not fall.
     warmup: share of all steps in which the rate rises linearly from 0.
     batch_size: the global batch: over all processes, before accumulation.
     clip: largest norm of the gradient; None does not clip.

@@ -17,22 +17,35 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from tacit.data.options import three
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.saved import save_encoder
 from tacit.errors import TacitError, UsageError
 from tacit.evaluation.classifier import save_classifier
 from tacit.evaluation.held_out import HeldOutProbe
+from tacit.evaluation.mask_probe import MaskProbe
 from tacit.evaluation.online import OnlineProbe
+from tacit.evaluation.segmenter import save_segmenter
 from tacit.evaluation.subject import OnBadFile, pick_device
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe, Scaling, Schedule
 from tacit.methods.registry import method_class
+from tacit.methods.segmentation import Segmentation
 from tacit.methods.semi_supervised import SemiSupervised
 from tacit.report.page import write_report
 from tacit.rng import Rng, seeded
 from tacit.training.checkpoint import Checkpoint
-from tacit.training.ingredients import Precision, build_method, check_arguments, open_data, recipe_for
+from tacit.training.ingredients import (
+    Precision,
+    build_method,
+    check_arguments,
+    check_fit,
+    images_of,
+    open_data,
+    open_images,
+    recipe_for,
+)
 from tacit.training.keeper import SAVE_EVERY, resumable
 from tacit.training.learner import Learner
 from tacit.training.loader import Plan
@@ -50,9 +63,12 @@ def fit(
     data: str | os.PathLike[str] | Source,
     *,
     out: str | os.PathLike[str] | None = None,
-    encoder: str | nn.Module = "timm/resnet18",
+    encoder: str | nn.Module | None = None,
     options: Mapping[str, Any] | None = None,
+    images: str | None = None,
     labels: str | None = None,
+    masks: str | None = None,
+    labelled: int | None = None,
     labels_per_class: int | None = None,
     label_fraction: float | None = None,
     held_out: float | None = None,
@@ -61,6 +77,9 @@ def fit(
     pretrain_epochs: int | None = None,
     pretrain_batch_size: int | None = None,
     size: int | None = None,
+    patch: str | tuple[int, int, int] | None = None,
+    window: str | None = None,
+    spacing: str | tuple[float, float, float] | None = None,
     channels: int | None = None,
     small_input: bool | None = None,
     epochs: int | None = None,
@@ -98,10 +117,13 @@ def fit(
         data: a folder of images (with or without class folders), a MedMNIST-style .npz, hf:NAME, or
             digits or mnist5k, which come inside pip packages.
         out: the run folder; default runs/METHOD-DATA.
-        encoder: spec string (timm/resnet50, tacit/convnet, run:runs/photos, ...) or a module of your
-            own (see attach_card).
+        encoder: spec string (timm/resnet50, tacit/vnet, run:runs/photos, ...) or a module of your own (see
+            attach_card); default: the method's.
         options: the method's own arguments, such as temperature.
+        images: images that joint-image-volume learns from beside volumes.
         labels: CSV of file names and labels, or "none" to ignore class folders.
+        masks: folder with the volumes' masks, where they do not lie beside them.
+        labelled: volumes with masks that a method for masks learns from; default: all.
         labels_per_class: labels of each class that a semi-supervised method learns from; default: all.
         label_fraction: the same as a share of each class's labels.
         held_out: held-out labels per label that is learned from, for validation and calibration; default
@@ -114,6 +136,11 @@ def fit(
         pretrain_batch_size: of that run; default: its recipe's.
         size: side in pixels of what the encoder sees; default: the encoder's own where it is fixed,
             else that of the images, at most 224.
+        patch: sides X,Y,Z in voxels of what the encoder sees of a volume; default: the median volume's, to
+            multiples of 16, at most 96.
+        window: intensities of volumes that become 0 and 1: minmax or percentile (0.5 and 99.5) of each
+            volume, or LOW,HIGH such as -125,225; default minmax.
+        spacing: voxel sides X,Y,Z in mm to which volumes are resampled; default: as they are.
         channels: channels of the images; default: 1 if all are grey, else 3.
         small_input: 3x3 stem without pooling; default: for sizes up to 64 where the encoder has one.
         epochs: passes over the data.
@@ -153,9 +180,13 @@ def fit(
     """
     arguments = dict(locals())
     learns = method_class(method)
+    arguments["encoder"] = encoder or learns.default_encoder
     check_arguments(arguments)
     refuse_label_options(arguments, learns)
     arguments["options"] = complete_options(learns, method, options or {})
+    for name in ("patch", "spacing"):  # in one spelling, for run.yaml
+        if (sides := three(name, arguments[name])) is not None:
+            arguments[name] = ",".join(f"{side:g}" for side in sides)
     run = Run(Path(out) if out is not None else default_folder(method, data))
     checkpoint = _claim_folder(run, arguments, resume)
     if run.finished and resume:
@@ -165,17 +196,20 @@ def fit(
     if pretrain is not None:
         arguments["encoder"] = _pretrained(arguments, run)
     whole, side = open_data(arguments)
+    check_fit(learns, method, whole)
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole
+    beside = open_images(arguments, learns, whole)
     teaching = teach(arguments, recipe, whole, train) if learns.learns_labels else None
     if teaching is not None:
         source = teaching.pool
     if checkpoint is not None:
-        _check_same_data(run, source, teaching)
+        _check_same_data(run, source, teaching, beside)
     plan = Plan(len(source), recipe.batch_size, recipe.epochs, accumulate, devices)
     rng = Rng.of(seed)
     with seeded(rng("fit")):
         built = build_method(learns, arguments, source, side)
+        built.images = beside
         built.train().prepare(source)
         if learns.modality == "image":
             # a convolutional step takes 0.67 of the time on the CPU (76 against 113 ms, tacit/convnet)
@@ -185,7 +219,7 @@ def fit(
         if is_main_process():
             check_disk(run.folder, state_bytes(built))
             run.sweep()
-            run.write_settings(settings, _record(source, recipe, built, teaching))
+            run.write_settings(settings, _record(source, recipe, built, teaching, beside))
             run.write_skipped(source.skipped)
         learner = Learner(
             built,
@@ -198,6 +232,7 @@ def fit(
             pulse=Pulse.resumed(checkpoint.guard) if checkpoint else None,
             workers=_workers(workers, device),
             labelled=teaching.labelled if teaching else None,
+            images=images_of(built, beside, recipe),
         )
         _train(learner, _probe(whole, train, teaching, built, rng("online")), run, arguments, checkpoint)
     _finish(learner, run, teaching)
@@ -239,9 +274,10 @@ def _restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
         raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
 
 
-def _check_same_data(run: Run, source: Source, teaching: Teaching | None) -> None:
+def _check_same_data(run: Run, source: Source, teaching: Teaching | None, beside: Source | None) -> None:
     record = run.settings().get("record", {})
-    if record.get("data", {}).get("fingerprint") != source.fingerprint:
+    found = [record.get(part, {}).get("fingerprint") for part in ("data", "images")]
+    if found != [source.fingerprint, beside.fingerprint if beside else None]:
         raise UsageError(f"cannot resume '{run}': the data have changed since it was begun")
     if teaching is not None and record.get("labels", {}).get("digest") != teaching.record["digest"]:
         raise UsageError(f"cannot resume '{run}': the labels have changed since it was begun")
@@ -252,12 +288,14 @@ def _probe(
 ) -> OnlineProbe:
     if teaching is None:
         return OnlineProbe(whole, train, rng)
+    if isinstance(method, Segmentation):
+        return MaskProbe(teaching.whole, train, rng, teaching.held_out, method)
     return HeldOutProbe(teaching.whole, train, rng, teaching.held_out, cast(SemiSupervised, method))
 
 
 _SHARED = (
     *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
-    *("save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
+    *("patch", "window", "spacing", "save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
 )  # what a run and its pretraining have in common
 
 
@@ -284,7 +322,9 @@ def _pretrained(arguments: Mapping[str, Any], run: Run) -> str:
     return f"run:{first.folder}"
 
 
-def _record(source: Source, recipe: Recipe, method: Method, teaching: Teaching | None) -> dict[str, Any]:
+def _record(
+    source: Source, recipe: Recipe, method: Method, teaching: Teaching | None, beside: Source | None
+) -> dict[str, Any]:
     """What the run ran on, beside its arguments."""
     whole = source.parent if hasattr(source, "parent") else source
     return {
@@ -296,6 +336,7 @@ def _record(source: Source, recipe: Recipe, method: Method, teaching: Teaching |
             "shape": list(source.spec.shape),
             "classes": list(source.spec.classes),
         },
+        **({"images": {"fingerprint": beside.fingerprint, "samples": len(beside)}} if beside else {}),
         **({"labels": teaching.record} if teaching else {}),
         "recipe": plain(asdict(recipe)),
         "encoder": plain(card_of(method.encoder).as_json()),
@@ -365,7 +406,7 @@ def _trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Tr
     return Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None and devices == 1 else devices,
-        strategy="ddp" if devices > 1 else "auto",
+        strategy=_strategy(learner) if devices > 1 else "auto",
         sync_batchnorm=devices > 1 and device.type == "cuda",  # torch has it for CUDA only
         precision=_precision(arguments["precision"], device),
         accumulate_grad_batches=learner.plan.accumulate,
@@ -380,6 +421,10 @@ def _trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Tr
     )
 
 
+def _strategy(learner: Learner) -> str:
+    return "ddp_find_unused_parameters_true" if learner.method.rests else "ddp"
+
+
 def _precision(wanted: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
     if wanted == "auto":
         good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -392,7 +437,9 @@ def _finish(learner: Learner, run: Run, teaching: Teaching | None) -> None:
         return
     learner.method.finish(learner.source)
     with resumable(run):
-        if teaching is not None:
+        if isinstance(learner.method, Segmentation) and teaching is not None:
+            save_segmenter(learner.method, teaching.whole, teaching.held_out, run.folder)
+        elif teaching is not None:
             save_classifier(
                 cast(SemiSupervised, learner.method), teaching.whole, teaching.held_out, run.folder
             )

@@ -7,19 +7,24 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 from timm.optim import list_optimizers
 from torch import nn
 
 from tacit.data.open import open_source
+from tacit.data.options import three
 from tacit.data.source import Source
 from tacit.data.statistics import channel_statistics
-from tacit.encoders.card import EncoderCard, card_of
+from tacit.data.volumes import volumes_of
+from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.saved import load_card
 from tacit.encoders.zoo import build_encoder, fixed_size, is_pretrained
 from tacit.errors import UsageError, unknown
 from tacit.evaluation.subject import LARGEST_VIEW, pick_device, store_limit
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
+from tacit.methods.registry import all_methods
+from tacit.training.loader import Beside, Stream
 from tacit.training.watch import OnCollapse
 
 Precision = Literal["auto", "32", "bf16"]
@@ -56,6 +61,8 @@ def open_data(arguments: Mapping[str, Any]) -> tuple[Source, int]:
     """The data, and the side in pixels that the encoder will see."""
     encoder, size, channels = arguments["encoder"], arguments["size"], arguments["channels"]
     card = _given_card(encoder)
+    if card is not None and card.modality == "volume":
+        return _open(arguments, **_as_learned(arguments, card)), 0
     if card is not None:
         if size not in (None, card.size):
             raise UsageError(f"--size {size} does not fit the encoder, which sees {card.size} pixels")
@@ -64,17 +71,74 @@ def open_data(arguments: Mapping[str, Any]) -> tuple[Source, int]:
         size, channels = card.size, channels or card.channels
     elif size is None:
         size = fixed_size(encoder)
-    source = open_source(
-        arguments["data"],
-        labels=arguments["labels"],
-        groups=arguments["groups"],
-        channels=channels,
-        max_size=store_limit(size or LARGEST_VIEW),
+    asked = {name: arguments[name] for name in ("window", "spacing", "patch")}
+    source = _open(arguments, channels=channels, max_size=store_limit(size or LARGEST_VIEW), **asked)
+    if source.spec.modality == "volume":
+        if arguments["size"] is not None:
+            raise UsageError("--size is for images; pass --patch X,Y,Z for volumes")
+        return source, 0
+    return source, size or min(source.spec.shape[-1], LARGEST_VIEW)
+
+
+def open_images(arguments: Mapping[str, Any], learns: type[Method], beside: Source) -> Source | None:
+    """The images that are learned from beside volumes, with as many channels; None if there are none.
+
+    Raises:
+        UsageError: the method takes none, or they are no images.
+    """
+    where = arguments["images"]
+    if where is None:
+        return None
+    if not learns.learns_images:
+        able = "joint-image-volume"
+        raise UsageError(f"{arguments['method']} learns from one source; --images is for {able}")
+    images = open_source(
+        where,
+        labels="none",
+        channels=beside.spec.shape[0],
+        max_size=store_limit(min(max(beside.spec.shape[1:]), LARGEST_VIEW)),
         on_bad_file=arguments["on_bad_file"],
         cache=arguments["cache"],
         progress=not arguments["quiet"],
     )
-    return source, size or min(source.spec.shape[-1], LARGEST_VIEW)
+    if images.spec.modality != "image":
+        raise UsageError(
+            f"--images names {images.spec.modality}s: name images, or their --data volumes alone"
+        )
+    return images
+
+
+def images_of(method: Method, beside: Source | None, recipe: Recipe) -> Beside | None:
+    """How many of the images beside volumes a step takes: as many as slices."""
+    if beside is None:
+        return None
+    count = recipe.batch_size * int(getattr(method, "slices_per_volume", 1))
+    return Beside(beside, Stream(np.arange(len(beside)), count, name="images"))
+
+
+def _open(arguments: Mapping[str, Any], **form: Any) -> Source:
+    return open_source(
+        arguments["data"],
+        labels=arguments["labels"],
+        masks=arguments["masks"],
+        groups=arguments["groups"],
+        on_bad_file=arguments["on_bad_file"],
+        cache=arguments["cache"],
+        progress=not arguments["quiet"],
+        **form,
+    )
+
+
+def _as_learned(arguments: Mapping[str, Any], card: EncoderCard) -> dict[str, Any]:
+    """How an encoder of volumes wants to see them; the patch may be another, the rest may not."""
+    form = {"window": card.window or None, "spacing": card.spacing or None}
+    asked = {"window": arguments["window"], "spacing": three("spacing", arguments["spacing"])}
+    for name, own in form.items():
+        if asked[name] not in (None, own):
+            raise UsageError(
+                f"--{name} {arguments[name]} does not fit the encoder, which saw {own or 'none'}"
+            )
+    return {**form, "patch": arguments["patch"] or card.patch or None}
 
 
 def _given_card(encoder: str | nn.Module) -> EncoderCard | None:
@@ -89,7 +153,9 @@ def build_method(learns: type[Method], arguments: Mapping[str, Any], source: Sou
     """The method on its encoder, before `prepare`."""
     encoder = arguments["encoder"]
     channels = source.spec.shape[0]
-    if not isinstance(encoder, nn.Module):
+    if source.spec.modality == "volume":
+        encoder = _volume_encoder(encoder, source, arguments)
+    elif not isinstance(encoder, nn.Module):
         # a pretrained encoder brings the statistics that it was learned with
         mean, std = (None, None) if is_pretrained(encoder) else channel_statistics(source)
         encoder = build_encoder(
@@ -103,7 +169,48 @@ def build_method(learns: type[Method], arguments: Mapping[str, Any], source: Sou
         )
     if card_of(encoder).channels != channels:
         raise UsageError(
-            f"the encoder takes {card_of(encoder).channels} channel(s), the images have {channels}: "
-            f"pass --channels {card_of(encoder).channels}"
+            f"the encoder takes {card_of(encoder).channels} channel(s), the data have {channels}"
+            + (f": pass --channels {card_of(encoder).channels}" if source.spec.modality == "image" else "")
         )
     return learns(encoder, **arguments["options"])
+
+
+def _volume_encoder(encoder: str | nn.Module, source: Source, arguments: Mapping[str, Any]) -> nn.Module:
+    """The encoder of volumes, its card filled with how it sees them."""
+    whole = volumes_of(source)
+    if not isinstance(encoder, nn.Module):
+        encoder = build_encoder(
+            encoder, channels=source.spec.shape[0], patch=whole.patch, seed=arguments["seed"]
+        )
+    divisor = getattr(encoder, "divisor", 1)
+    wrong = [side for side in whole.patch if side % divisor and side > 1]
+    if wrong:
+        sides = ",".join(str(max(1, round(side / divisor)) * divisor) for side in whole.patch)
+        raise UsageError(
+            f"the encoder takes patches with sides that are multiples of {divisor}, not {wrong[0]}: pass "
+            f"--patch {sides}"
+        )
+    card = replace(card_of(encoder), patch=whole.patch, window=whole.window, spacing=whole.spacing or ())
+    return with_card(encoder, card)
+
+
+def check_fit(learns: type[Method], slug: str, source: Source) -> None:
+    """Refuse data of another kind than the method's, or without the masks that it learns.
+
+    Raises:
+        UsageError: names a method for the data, if there is one like this.
+    """
+    kind = source.spec.modality
+    if learns.modality == kind:
+        if learns.learns_masks and source.spec.target != "mask":
+            raise UsageError(
+                f"{slug} learns masks, and the data have none: put them beside the volumes (labels/ beside "
+                "images/, or case_seg.nii.gz beside case.nii.gz), or name their folder with --masks"
+            )
+        return
+    others = [name for name, entry in all_methods().items() if entry.modality == kind]
+    near = [name for name in others if name.startswith(slug)]
+    hint = f"; did you mean {near[0]}?" if near else f": choose one of {', '.join(others)}"
+    if kind == "volume" and not near:
+        hint += ", or learn from their slices with --data slices:FOLDER"
+    raise UsageError(f"{slug} learns from {learns.modality}s, and the data are {kind}s{hint}")

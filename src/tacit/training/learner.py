@@ -15,7 +15,7 @@ from tacit.data.source import Source
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
-from tacit.training.loader import Labelled, Plan, StepData, StepSampler, step_loader
+from tacit.training.loader import Beside, Plan, StepData, StepSampler, Stream, step_loader
 from tacit.training.optimise import make_optimizer, make_schedule
 from tacit.training.pulse import Pulse
 
@@ -42,7 +42,8 @@ class Learner(LightningModule):
         optimizer_state: dict[str, Any] | None = None,
         pulse: Pulse | None = None,
         workers: int = 0,
-        labelled: Labelled | None = None,
+        labelled: Stream | None = None,
+        images: Beside | None = None,
     ) -> None:
         super().__init__()
         self.method = method
@@ -53,6 +54,7 @@ class Learner(LightningModule):
         self.start = start
         self.workers = workers
         self.labelled = labelled
+        self.images = images
         self.index = start
         self.pulse = pulse or Pulse()
         self._optimizer_state = optimizer_state
@@ -72,8 +74,9 @@ class Learner(LightningModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """The samples of the steps that are left, for this process."""
         overrides = type(self.method).cut is not Method.cut
-        data = StepData(self.source, self.rng, self.method.cut if overrides else None, self.labelled)
-        sampler = StepSampler(self.plan, self.rng, self.start, self.global_rank, self.labelled)
+        cut = self.method.cut if overrides else None
+        data = StepData(self.source, self.rng, cut, self.labelled, self.images)
+        sampler = StepSampler(self.plan, self.rng, self.start, self.global_rank, data.streams)
         return step_loader(data, sampler, workers=self.workers, pin_memory=self.device.type == "cuda")
 
     def configure_optimizers(self) -> Optimizer:

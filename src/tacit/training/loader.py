@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tacit.batch import Batch, Step
-from tacit.data.source import Sample, Source, collate
+from tacit.data.source import UNLABELLED, Sample, Source, collate
 from tacit.errors import UsageError
 from tacit.rng import Rng
 
 Cut = Callable[[Sample, np.random.Generator], Sample]
-At = tuple[int, Tensor] | tuple[int, Tensor, Tensor]
-"""A step, positions of its unlabelled samples, and draws of its labelled ones (see `Labelled`)."""
+At = tuple[Any, ...]
+"""A step, positions of its unlabelled samples, and draws of its streams: labelled samples, then images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """The labelled samples of a run: an endless stream of shuffled passes over few samples.
+class Stream:
+    """Samples beside the unlabelled ones, such as few labelled ones: an endless stream of shuffled passes.
 
-    positions: (n,) of a source. batch_size: drawn at each step, over all processes and parts.
+    positions: (n,) of a source. batch_size: drawn at each step, over all processes and parts. name: of the
+    stream's order.
 
     A draw is a number: pass * n + row. So a sample that occurs twice in a step has two numbers, and its
     two views differ.
@@ -76,12 +78,13 @@ class Labelled:
 
     positions: np.ndarray
     batch_size: int
+    name: str = "labelled"
 
     def draws(self, first: int, count: int, rng: Rng) -> Tensor:
         """Draws `first` to `first + count` of the stream, (count,) int64: a function of the seed alone."""
         n = len(self.positions)
         passes = range(first // n, (first + count - 1) // n + 1)
-        stream = torch.cat([k * n + rng("labelled", k).permutation(n) for k in passes])
+        stream = torch.cat([k * n + rng(self.name, k).permutation(n) for k in passes])
         begin = first - passes[0] * n
         return stream[begin : begin + count]
 
@@ -90,16 +93,24 @@ class Labelled:
         return self.positions[draws.numpy() % len(self.positions)]
 
 
-class StepSampler(Sampler[At]):
-    """Yields (step, positions) for every part of every step from `start` on, for one process.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Images that are learned from beside another source's samples."""
 
-    With labelled samples it yields (step, positions, draws of labelled ones).
+    source: Source
+    stream: Stream
+
+
+class StepSampler(Sampler[At]):
+    """Yields (step, positions, draws of each stream) for every part of every step from `start` on.
+
+    It does so for one process.
     """
 
     def __init__(
-        self, plan: Plan, rng: Rng, start: int = 0, rank: int = 0, labelled: Labelled | None = None
+        self, plan: Plan, rng: Rng, start: int = 0, rank: int = 0, streams: Sequence[Stream] = ()
     ) -> None:
-        self.plan, self.rng, self.start, self.rank, self.labelled = plan, rng, start, rank, labelled
+        self.plan, self.rng, self.start, self.rank, self.streams = plan, rng, start, rank, tuple(streams)
 
     def __len__(self) -> int:
         return (self.plan.total - self.start) * self.plan.accumulate
@@ -116,45 +127,76 @@ class StepSampler(Sampler[At]):
             for k in range(plan.accumulate):
                 first = begin + k * part + self.rank * share
                 unlabelled = order[first : first + share]
-                if self.labelled is None:
-                    yield index, unlabelled
-                else:
-                    yield index, unlabelled, self._draws(self.labelled, index, k)
+                yield index, unlabelled, *(self._draws(stream, index, k) for stream in self.streams)
 
-    def _draws(self, labelled: Labelled, index: int, part: int) -> Tensor:
-        share = labelled.batch_size // (self.plan.accumulate * self.plan.processes)
-        first = index * labelled.batch_size + (part * self.plan.processes + self.rank) * share
-        return labelled.draws(first, share, self.rng)
+    def _draws(self, stream: Stream, index: int, part: int) -> Tensor:
+        share = stream.batch_size // (self.plan.accumulate * self.plan.processes)
+        first = index * stream.batch_size + (part * self.plan.processes + self.rank) * share
+        return stream.draws(first, share, self.rng)
 
 
 class StepData(Dataset[Batch]):
     """A source seen step by step. `cut`, if a method has one, runs here, in the loader's workers."""
 
-    def __init__(self, source: Source, rng: Rng, cut: Cut | None, labelled: Labelled | None = None) -> None:
-        self.source, self.rng, self.cut, self.labelled = source, rng, cut, labelled
+    def __init__(
+        self,
+        source: Source,
+        rng: Rng,
+        cut: Cut | None,
+        labelled: Stream | None = None,
+        images: Beside | None = None,
+    ) -> None:
+        self.source, self.rng, self.cut, self.labelled, self.images = source, rng, cut, labelled, images
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """What the sampler must draw from, in this order."""
+        images = self.images.stream if self.images else None
+        return tuple(stream for stream in (self.labelled, images) if stream is not None)
 
     def __getitem__(self, at: At) -> Batch:
         step, positions, *draws = at
-        batch = self._unlabelled(step, positions)
-        return batch if self.labelled is None else self._add(batch, self.labelled, step, draws[0])
+        batch = self._read(positions, self.rng("cut", step), labelled=False)
+        if self.labelled is not None:
+            batch = self._add(batch, self.labelled, draws.pop(0))
+        return batch if self.images is None else _with_images(batch, self.images, draws.pop(0))
 
-    def _add(self, batch: Batch, labelled: Labelled, step: int, draws: Tensor) -> Batch:
+    def _add(self, batch: Batch, labelled: Stream, draws: Tensor) -> Batch:
         """With labelled samples: their targets, and in `extra` what belongs to them."""
         positions = labelled.at(draws)
-        added = self._unlabelled(step, torch.from_numpy(positions))
+        added = self._read(torch.from_numpy(positions), self.rng("labelled cut"), labelled=True, draws=draws)
         extra = {f"labelled_{name}": value for name, value in added.extra.items()}
+        classes = torch.from_numpy(self.source.labels[positions])
         return replace(
             batch,
             labelled=added.unlabelled,
-            target=torch.from_numpy(self.source.labels[positions]),
+            target=classes if added.target is None else added.target,
             extra={**batch.extra, **extra, "labelled_index": draws},
         )
 
-    def _unlabelled(self, step: int, positions: Tensor) -> Batch:
+    def _read(self, positions: Tensor, rng: Rng, *, labelled: bool, draws: Tensor | None = None) -> Batch:
+        """The samples at these positions, cut if the method cuts; without labels unless they are asked for.
+
+        draws: numbers that stand for the samples in `rng`; by default their positions in the source.
+        """
         if self.cut is None:
             return self.source.batch(positions)
-        samples = [self.source[int(i)] for i in positions]
-        return collate([self.cut(s, self.rng("cut", step, s.index).numpy()) for s in samples])
+        cut = []
+        for k, i in enumerate(positions.tolist()):
+            sample = self.source[i]
+            if not labelled:
+                sample.label = UNLABELLED
+            number = sample.index if draws is None else int(draws[k])
+            cut.append(self.cut(sample, rng(number).numpy()))
+        return collate(cut)
+
+
+def _with_images(batch: Batch, images: Beside, draws: Tensor) -> Batch:
+    """With images in `extra`: images (M, C, S, S) uint8, images_true_size, images_index (the draws)."""
+    found = images.source.batch(images.stream.at(draws))
+    extra = {"images": found.unlabelled, "images_index": draws}
+    extra |= {f"images_{name}": value for name, value in found.extra.items()}
+    return replace(batch, extra={**batch.extra, **extra})
 
 
 def step_loader(data: StepData, sampler: StepSampler, *, workers: int, pin_memory: bool) -> DataLoader[Batch]:

@@ -13,7 +13,7 @@ from tacit.errors import TacitError
 from tacit.files import write_atomically
 
 FIRST = ("step", "epoch", "lr", "samples_per_second")
-LAST = ("grad_norm", "knn", "balanced_accuracy", "effective_rank", "feature_std")
+LAST = ("grad_norm", "knn", "balanced_accuracy", "dice", "effective_rank", "feature_std")
 
 
 class Metrics:

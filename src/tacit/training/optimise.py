@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler, StepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -19,14 +19,22 @@ def learning_rate(recipe: Recipe) -> float:
     return recipe.lr * factor[recipe.lr_scaling]
 
 
+_FUSED = ("sgd", "momentum", "adam", "adamw")
+
+
 def make_optimizer(module: nn.Module, recipe: Recipe) -> Optimizer:
-    """timm's optimiser over the parameters that want a gradient; no decay on biases and normalisation."""
+    """timm's optimiser over the parameters that want a gradient; no decay on biases and normalisation.
+
+    torch's own optimisers update all parameters in one kernel, which takes less than half of the time.
+    """
+    fused = {"fused": True} if recipe.optimizer in _FUSED else {}
     return create_optimizer_v2(
         module,
         opt=recipe.optimizer,
         lr=learning_rate(recipe),
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
+        **fused,
     )
 
 
@@ -52,4 +60,11 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, total: int) -> Scheduler
         return _SevenSixteenths(optimizer, total, warmup)
     if recipe.schedule == "constant":
         return StepLRScheduler(optimizer, decay_t=total + 1, decay_rate=1.0, **common)
-    return CosineLRScheduler(optimizer, t_initial=max(1, total - warmup), lr_min=0.0, **common)
+    if recipe.schedule == "steps":
+        # timm's counts its steps from 1
+        marks = [warmup + round((total - warmup) * share / 12) + 1 for share in (5, 10)]
+        return MultiStepLRScheduler(optimizer, decay_t=marks, decay_rate=0.1, **common)
+    falling = {"t_initial": max(1, total - warmup), "lr_min": 0.0, **common}
+    if recipe.schedule == "poly":
+        return PolyLRScheduler(optimizer, power=0.9, **falling)
+    return CosineLRScheduler(optimizer, **falling)

@@ -14,6 +14,7 @@ _SHOWN = (
     "loss",
     "knn",
     "balanced_accuracy",
+    "dice",
     "effective_rank",
 )  # of many values, those that tell most in one line
 
@@ -83,5 +84,5 @@ class ProgressBar:
     def _line(self) -> str:
         shown = [f"{name} {self._values[name]:.4g}" for name in _SHOWN if name in self._values]
         if "samples_per_second" in self._values:
-            shown.append(f"{self._values['samples_per_second']:,.0f} images/s")
+            shown.append(f"{self._values['samples_per_second']:,.3g} samples/s")
         return "  ".join(shown)

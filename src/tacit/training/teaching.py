@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from tacit.data.budget import HELD_OUT, draw_budget
+from tacit.data.budget import HELD_OUT, Budget, draw_budget, draw_masks
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
-from tacit.training.loader import Labelled
+from tacit.training.loader import Stream
 
-_OPTIONS = ("labels_per_class", "label_fraction", "held_out", "groups", "mu")
+_OPTIONS = ("labels_per_class", "labelled", "label_fraction", "held_out", "groups", "mu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Teaching:
 
     whole: Source
     pool: Source
-    labelled: Labelled
+    labelled: Stream
     held_out: np.ndarray
     record: dict[str, Any]
 
@@ -46,18 +46,7 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
     Raises:
         UsageError: too few labels or classes, or a budget that is none.
     """
-    held_out = arguments["held_out"]
-    budget = draw_budget(
-        whole.labels,
-        train,
-        Rng.of(arguments["seed"])("budget"),
-        per_class=arguments["labels_per_class"],
-        fraction=arguments["label_fraction"],
-        held_out=HELD_OUT if held_out is None else held_out,
-        validation=whole.splits.get("val") if "train" in whole.splits else None,
-        groups=whole.groups,
-        classes=whole.spec.classes,
-    )
+    budget = _budget(arguments, whole, train)
     if not arguments["quiet"]:
         for note in budget.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -68,7 +57,7 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
     return Teaching(
         whole=seen,
         pool=seen.subset(budget.pool),
-        labelled=Labelled(np.searchsorted(budget.pool, budget.labelled), _labelled_batch(arguments, recipe)),
+        labelled=Stream(np.searchsorted(budget.pool, budget.labelled), _labelled_batch(arguments, recipe)),
         held_out=budget.held_out,
         record={
             "learned": _counts(whole, budget.labelled),
@@ -79,8 +68,29 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
     )
 
 
+def _budget(arguments: Mapping[str, Any], whole: Source, train: np.ndarray) -> Budget:
+    rng = Rng.of(arguments["seed"])("budget")
+    common: dict[str, Any] = {
+        "fraction": arguments["label_fraction"],
+        "held_out": HELD_OUT if arguments["held_out"] is None else arguments["held_out"],
+        "validation": whole.splits.get("val") if "train" in whole.splits else None,
+        "groups": whole.groups,
+    }
+    if whole.spec.target == "mask":
+        return draw_masks(whole.labels, train, rng, count=arguments["labelled"], **common)
+    per_class, classes = arguments["labels_per_class"], whole.spec.classes
+    return draw_budget(whole.labels, train, rng, per_class=per_class, classes=classes, **common)
+
+
 def refuse_label_options(arguments: Mapping[str, Any], learns: type[Method]) -> None:
-    """A method without labels has no use for a budget."""
+    """A method without labels has no use for a budget, nor one that learns masks for labels per class."""
+    other, use = ("labels_per_class", "labelled") if learns.learns_masks else ("labelled", "labels_per_class")
+    if learns.learns_labels and arguments[other] is not None:
+        kind = "masks" if learns.learns_masks else "classes"
+        raise UsageError(
+            f"{arguments['method']} learns {kind}, so --{other.replace('_', '-')} means nothing to it: pass "
+            f"--{use.replace('_', '-')}"
+        )
     given = [name for name in _OPTIONS if arguments[name] is not None]
     if given and not learns.learns_labels:
         raise UsageError(
@@ -96,6 +106,8 @@ def _labelled_batch(arguments: Mapping[str, Any], recipe: Recipe) -> int:
 
 
 def _counts(source: Source, positions: np.ndarray) -> dict[str, int]:
+    if source.spec.target == "mask":
+        return {"masks": len(positions)}
     labels = source.labels[positions]
     names = source.spec.classes
     return {names[c] if names else str(c): int((labels == c).sum()) for c in np.unique(labels).tolist()}

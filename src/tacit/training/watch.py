@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -136,7 +137,8 @@ class Watch(Callback):
         self.bar.update(done, values)
         if looking:
             self._looked_at = done
-            self._react(self.guard.collapse(done, values, self.outputs.std(), loss))
+            if "effective_rank" in values:
+                self._react(self.guard.collapse(done, values, self.outputs.std(), loss))
             if self.guard.healthy:
                 self.keeper.confirm()
         if values.get(self.probe.score, float("-inf")) > self.best:
@@ -250,6 +252,8 @@ def _norm(learner: Learner) -> float:
 
 def _look_every(images: int, batch_size: int) -> int:
     """Steps between looks: a look is one forward pass, a step costs three at least (forward, backward)."""
+    if not images:
+        return sys.maxsize
     return max(1, math.ceil(images / (_LOOK_SHARE * 3 * batch_size)))
 
 

@@ -1,0 +1,192 @@
+"""Whole runs of methods that learn masks, as small as they get, through `tacit.fit` and `tacit.predict`."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tacit
+from balls import ball_folder
+from tacit.cli.main import main
+from tacit.errors import UsageError
+from tacit.evaluation.classifier import load_classifier
+from tacit.methods.registry import METHODS
+from tacit.training import fit as fit_module
+
+nibabel = pytest.importorskip("nibabel")
+pytest.importorskip("monai")
+
+NET = "tacit/unet3d?width=4&depth=3"
+TINY = {"encoder": NET, "device": "cpu", "quiet": True, "epochs": 1, "patch": (16, 16, 16), "batch_size": 2}
+SLUGS = [slug for slug, entry in METHODS.items() if entry.family == "segmentation"]
+SLUGS.append("supervised-segmentation")
+
+
+@pytest.fixture(scope="module")
+def balls(tmp_path_factory):
+    return ball_folder(tmp_path_factory.mktemp("balls"))
+
+
+def weights(run):
+    files = ("encoder.safetensors", "segmenter.safetensors")
+    return {f"{file} {k}": v for file in files for k, v in load_file(run.folder / file).items()}
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_pass_of_each_method_and_masks(slug, balls, tmp_path):
+    run = tacit.fit(slug, balls, out=tmp_path / "run", labelled=4, **TINY)
+    record = run.settings()["record"]
+    assert record["labels"]["learned"] == {"masks": 4}
+    assert record["labels"]["held_out"] == {"masks": 1}
+    assert record["data"]["samples"] == 8
+    assert 0 <= float(run.metrics()[-1]["dice"]) <= 1
+    card = json.loads((run.folder / "segmenter.json").read_text())
+    assert card["classes"] == ["background", "1"]
+    assert card["held_out"] == 1
+    found = tacit.predict(run.folder, balls, tmp_path / "masks", device="cpu")
+    assert found.samples == 9
+    assert len(found.grades.cases) == 9
+    with (found.path / "volumes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for i, row in enumerate(rows):
+        original = nibabel.load(balls / row["file"])
+        mask = nibabel.load(found.path / row["mask"])
+        assert mask.shape == original.shape
+        np.testing.assert_allclose(mask.affine, original.affine)
+        voxels = np.asarray(mask.dataobj)
+        assert voxels.dtype == np.uint8
+        assert float(row["ml_1"]) == pytest.approx((voxels == 1).sum() * 2 / 1000, abs=1e-4)
+        truth = np.asarray(nibabel.load(balls / row["file"].replace("images", "labels")).dataobj)
+        total = (voxels == 1).sum() + (truth == 1).sum()
+        assert float(row["dice_1"]) == pytest.approx(
+            2 * ((voxels == 1) & (truth == 1)).sum() / total, abs=1e-4
+        )
+        assert found.grades.cases[i][0].dice == pytest.approx(float(row["dice_1"]), abs=1e-4)
+
+
+def test_a_few_hundred_steps_find_the_ball(balls, tmp_path):
+    run = tacit.fit(
+        "supervised-segmentation",
+        balls,
+        out=tmp_path / "run",
+        **{**TINY, "epochs": 25, "lr": 0.05},
+        labelled=6,
+    )
+    found = tacit.predict(run.folder, balls, tmp_path / "masks", device="cpu")
+    assert found.grades.dice[0] > 0.8
+    assert sum(e.prediction for e in found.grades.empty) == 0
+    assert "Dice" in str(found.grades)
+
+
+@pytest.mark.parametrize("slug", ["tracoco", "ua-mt", "urpc"])
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(slug, balls, tmp_path, monkeypatch):
+    settings = {**TINY, "epochs": 2, "labelled": 4, "save_every": 0.0}
+    whole = tacit.fit(slug, balls, out=tmp_path / "whole", **settings)
+
+    class Stop(Exception):
+        pass
+
+    after = fit_module.Watch.on_train_batch_end
+
+    def stopping(self, trainer, learner, *args):
+        after(self, trainer, learner, *args)
+        if learner.index == 3:
+            raise Stop
+
+    monkeypatch.setattr(fit_module.Watch, "on_train_batch_end", stopping)
+    with pytest.raises(Stop):
+        tacit.fit(slug, balls, out=tmp_path / "part", **settings)
+    monkeypatch.setattr(fit_module.Watch, "on_train_batch_end", after)
+    part = tacit.fit(slug, balls, out=tmp_path / "part", resume=True, **settings)
+    one, other = weights(whole), weights(part)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_learned_encoder_is_tuned_on_masks(balls, tmp_path):
+    first = tacit.fit("supervised-segmentation", balls, out=tmp_path / "first", **TINY)
+    settings = {**TINY, "encoder": f"run:{first.folder}", "epochs": 1}
+    del settings["patch"]
+    second = tacit.fit("cps", balls, out=tmp_path / "second", labelled=2, lr=1e-9, **settings)
+    before, after = (load_file(run.folder / "encoder.safetensors") for run in (first, second))
+    assert before.keys() == after.keys()
+    for name in before:
+        torch.testing.assert_close(before[name], after[name], atol=1e-5, rtol=1e-4)
+    assert json.loads((second.folder / "encoder.json").read_text())["patch"] == [16, 16, 16]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_do_not_change_what_is_learned(workers, balls, tmp_path):
+    run = tacit.fit("tracoco", balls, out=tmp_path / "run", labelled=4, workers=workers, **TINY)
+    base = tacit.fit("tracoco", balls, out=tmp_path / "base", labelled=4, workers=0, **TINY)
+    assert all(torch.equal(a, b) for a, b in zip(weights(run).values(), weights(base).values(), strict=True))
+
+
+def test_three_classes_and_a_slice_network(tmp_path):
+    folder = ball_folder(tmp_path / "data", count=6, masks=6, classes=3)
+    settings = {**TINY, "encoder": "tacit/unet2d?width=4", "patch": (16, 16, 1)}
+    run = tacit.fit("mean-teacher-segmentation", folder, out=tmp_path / "run", labelled=3, **settings)
+    found = tacit.predict(run.folder, folder, tmp_path / "masks", device="cpu")
+    assert found.grades.classes == ("1", "2")
+
+
+def test_the_command_line_from_volumes_to_masks(balls, tmp_path, capsys):
+    out, masks = str(tmp_path / "run"), str(tmp_path / "masks")
+    words = ["--labelled", "3", "--encoder", NET, "--patch", "16,16,16", "--epochs", "1", "--device", "cpu"]
+    assert main(["fit", "tracoco", "--data", str(balls), "--out", out, *words]) == 0
+    assert "tacit predict" in capsys.readouterr().out
+    assert main(["predict", out, "--data", str(balls), "--out", masks, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "Dice" in said
+    assert "not found" in said
+    assert "9 masks and volumes.csv" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "fixmatch"], "fixmatch learns from images, and the data are volumes"),
+        (["fit", "mean-teacher"], "did you mean mean-teacher-segmentation?"),
+        (["fit", "tracoco", "--labels-per-class", "3"], "pass --labelled"),
+        (["fit", "tracoco", "--labelled", "0"], "labelled must be at least 1"),
+        (["fit", "tracoco", "--size", "16"], "--patch"),
+        (["fit", "tracoco", "--patch", "big"], "patch is three numbers such as 48,48,32, or one, not 'big'"),
+        (["fit", "tracoco", "--encoder", "timm/resnet18"], "gives no full-resolution maps"),
+        (["fit", "tracoco", "--encoder", NET, "--patch", "17,16,16"], "multiples of 8"),
+        (["fit", "tracoco", "--encoder", NET, "--labels", "none"], "learns masks, and the data have none"),
+    ],
+)
+def test_mistakes_are_one_line(words, said, balls, tmp_path, capsys):
+    extra = ["--data", str(balls), "--out", str(tmp_path / "run"), "--device", "cpu", "--epochs", "1"]
+    assert main([*words, *extra]) in (1, 2)
+    err = capsys.readouterr().err.strip()
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_masks_are_refused_where_none_were_learned(balls, labelled_folder, tmp_path):
+    run = tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **TINY)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="masks go into a folder"):
+        tacit.predict(run.folder, balls, tmp_path / "file")
+    with pytest.raises(UsageError, match="holds images"):
+        tacit.predict(run.folder, labelled_folder, tmp_path / "masks")
+    with pytest.raises(UsageError, match=r"overlap must lie in \[0, 1\)"):
+        tacit.predict(run.folder, balls, tmp_path / "masks", overlap=1.0)
+    with pytest.raises(UsageError, match="learned no labels"):
+        load_classifier(run.folder)
+
+
+def test_a_volume_encoder_is_probed_and_embeds(balls, tmp_path):
+    run = tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **TINY)
+    labels = tmp_path / "labels.csv"
+    names = [f"images/case{i:02}.nii.gz" for i in range(9)]
+    labels.write_text("file,label\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    report = tacit.probe(run, balls, labels=str(labels), device="cpu")
+    assert [r.representation for r in report.results] == ["learned", "random twin", "raw pixels"]
+    tacit.embed(run, balls, tmp_path / "e.npz", device="cpu")
+    with np.load(tmp_path / "e.npz") as found:
+        assert found["embedding"].shape == (9, 32)
