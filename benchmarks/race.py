@@ -32,6 +32,8 @@ _PACKAGES = (
     "kornia",
     "lightly",
     "pytorch-metric-learning",
+    "monai",
+    "medpy",
 )
 
 

@@ -26,6 +26,11 @@ CLAIMS = {
     "semixup": ("tacit.claims.semixup", "Semixup with n labels is as good as supervision with 6 n", 15),
     "alice": ("tacit.claims.alice", "Places mined in other patients show the same anatomy; it pays", 40),
     "tracoco": ("tacit.claims.tracoco", "TraCoCo segments better than supervision, CPS and itself alone", 40),
+    "joint-image-volume": (
+        "tacit.claims.joint_image_volume",
+        "slices and volumes together teach more of volumes than slices alone",
+        25,
+    ),
 }
 
 

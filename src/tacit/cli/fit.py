@@ -39,11 +39,16 @@ def run(argv: Sequence[str]) -> None:
         return
     print(f"encoder: {result.folder / 'encoder.safetensors'}")
     print(f"report:  {result.folder / 'report.html'}")
-    if method_class(slug).learns_labels:
-        target = "FOLDER" if method_class(slug).learns_masks else "FILE.csv"
+    learns = method_class(slug)
+    if learns.learns_labels:
+        target = "FOLDER" if learns.learns_masks else "FILE.csv"
         print(f"next:    tacit predict {result.quoted} --data WHERE --out {target}")
         return
-    print(f"next:    tacit probe {result.quoted} --data LABELLED")
+    if hasattr(result.encoder(), "forward_pyramid"):
+        tuned = f"tacit fit supervised-segmentation --data MASKED --encoder run:{result.quoted}"
+        print(f"next:    {tuned}")
+    else:
+        print(f"next:    tacit probe {result.quoted} --data LABELLED")
     print(f"         tacit embed {result.quoted} --data WHERE --out FILE.parquet")
 
 
