@@ -172,6 +172,10 @@ def test_masks_are_refused_where_none_were_learned(balls, labelled_folder, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="masks go into a folder"):
         tacit.predict(run.folder, balls, tmp_path / "file")
+    before = (balls / "images" / "case00.nii.gz").read_bytes()
+    with pytest.raises(UsageError, match="would replace the volume"):
+        tacit.predict(run.folder, balls, balls)
+    assert (balls / "images" / "case00.nii.gz").read_bytes() == before
     with pytest.raises(UsageError, match="holds images"):
         tacit.predict(run.folder, labelled_folder, tmp_path / "masks")
     with pytest.raises(UsageError, match=r"overlap must lie in \[0, 1\)"):

@@ -67,7 +67,8 @@ def predict_masks(
         device: auto, cpu, cuda, cuda:1, mps.
 
     Raises:
-        UsageError: no such run or data, a run that learned no masks, or an `out` that is a file.
+        UsageError: no such run or data, a run that learned no masks, or an `out` that is a file or where a
+            mask would replace a volume.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -79,6 +80,7 @@ def predict_masks(
         segmenter.encoder, partial(open_source, data, masks=masks, on_bad_file=on_bad_file, cache=cache)
     )
     _check_classes(source, segmenter)
+    _check_targets(source, folder)
     segmenter = segmenter.to(pick_device(device))
     rows: list[dict[str, Any]] = []
     pairs = _write_all(segmenter, source, folder, overlap, rows)
@@ -105,6 +107,16 @@ def _check_classes(source: Source, segmenter: Segmenter) -> None:
         )
 
 
+def _check_targets(source: Source, folder: Path) -> None:
+    """Refuse to write a mask over a volume that it is for."""
+    if not folder.is_dir():
+        return
+    inputs = {stored.origin.resolve() for stored in volumes_of(source).stored}
+    for name in source.names:
+        if (target := folder / _target(name)).resolve() in inputs:
+            raise UsageError(f"the mask of {name} would replace the volume {target}: choose another --out")
+
+
 def _write_all(
     segmenter: Segmenter, source: Source, folder: Path, overlap: float, rows: list[dict[str, Any]]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence[float]]]:
@@ -114,7 +126,7 @@ def _write_all(
         volume = whole.volume(i)
         probability = segmenter.probabilities(volume, overlap=overlap)
         confidence, mask = (each.numpy() for each in probability.max(0))
-        target = f"{_stem(name)}.nii.gz"
+        target = _target(name)
         _write_mask(folder / target, mask.astype(np.uint8), volume)
         known = source.labels[i] != UNLABELLED and source.spec.target == "mask"
         rows.append({"known": known, **_row(name, target, mask, confidence, volume, segmenter)})
@@ -122,8 +134,9 @@ def _write_all(
             yield mask, volume.read_mask((0, 0, 0), volume.shape).numpy(), volume.spacing
 
 
-def _stem(name: str) -> str:
-    return name.removesuffix(".gz").rpartition(".")[0] or name
+def _target(name: str) -> str:
+    """The mask's path below the folder, for a volume of this name."""
+    return f"{name.removesuffix('.gz').rpartition('.')[0] or name}.nii.gz"
 
 
 def _write_mask(target: Path, mask: np.ndarray, volume: Volume) -> None:
