@@ -4,7 +4,7 @@
 
 Steps are timed inside `tacit.fit` as in `step.py`; the passes are those of the method's networks on ready
 patches, with gradient and without, forward and (with a gradient of ones) backward, as often as the method
-makes them (`PASSES`). The network is the V-Net of the left-atrium papers, patches are 48 x 48 x 48, two
+makes them (`PASSES`). The network is the V-Net of the left-atrium papers, patches are 32 x 32 x 32, two
 labelled and two unlabelled; two threads. Besides, a step reads patches from the disk, makes views, losses and
 the optimiser's step, and writes its row.
 
@@ -34,7 +34,7 @@ from race import machine, save
 from step import WARM_UP, clocked
 from tacit.encoders.vnet import VNet
 
-PATCH, BATCH, THREADS, WANTED = (48, 48, 48), 2, 2, 1.1
+PATCH, BATCH, THREADS, WANTED = (32, 32, 32), 2, 2, 1.1
 PASSES: dict[str, tuple[list[int], list[int]]] = {
     "supervised-segmentation": ([2], []),
     "mean-teacher-segmentation": ([4], [2]),
@@ -47,7 +47,7 @@ PASSES: dict[str, tuple[list[int], list[int]]] = {
 _FIT = """
 import sys, tacit
 _, data, epochs, out, cache = sys.argv
-tacit.fit("tracoco", data, encoder="tacit/unet3d?width=8&depth=3", patch=(32, 32, 32), labelled=4,
+tacit.fit("tracoco", data, encoder="tacit/unet3d?width=4&depth=3", patch=(16, 16, 16), labelled=4,
 held_out=0.0,
           epochs=int(epochs), batch_size=2, out=out, cache=cache, device="cpu", workers=0, quiet=True)
 """
