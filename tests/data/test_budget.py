@@ -206,6 +206,16 @@ def test_a_validation_split_holds_out_its_masks():
     assert budget.pool.tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_groups_that_validate_lend_no_label():
+    labels, groups = np.array([0, -1, -1, 0, 0]), np.array([1, 2, 3, 1, 4])
+    parts = {"validation": np.array([3]), "groups": groups}
+    budget = draw_masks(labels, np.array([0, 1, 2, 4]), Rng.of(0), count=1, **parts)
+    assert budget.labelled.tolist() == [4]
+    assert budget.pool.tolist() == [1, 2, 4]
+    with pytest.raises(UsageError, match="only of groups that validate"):
+        draw_masks(labels, np.array([0, 1, 2]), Rng.of(0), count=1, **parts)
+
+
 def test_masks_that_cannot_be_drawn():
     with pytest.raises(UsageError, match="no masks to learn from"):
         draw_masks(np.full(3, -1), np.arange(3), Rng.of(0))

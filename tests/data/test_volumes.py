@@ -334,3 +334,11 @@ def test_what_is_for_images_and_what_for_volumes(tmp_path):
         open_source(open_source("digits"), patch=4)
     with pytest.raises(UsageError, match=r"case_0\.nii\.gz is one volume: open the folder that it lies in"):
         open_source(tmp_path / "imagesTr" / "case_0.nii.gz")
+
+
+def test_a_mask_of_0_and_255_is_not_256_classes(tmp_path):
+    save(tmp_path / "images" / "a.nii.gz", scan(seed=1))
+    mask = (scan(seed=1) > scan(seed=1).mean()).astype(np.uint8) * 255
+    save(tmp_path / "labels" / "a.nii.gz", mask)
+    with pytest.raises(UsageError, match="the masks hold the values 0, 255: classes are numbered 0, 1, 2"):
+        open_source(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import tacit
-from balls import ball_folder
+from balls import ball, ball_folder, save
 from tacit.cli.main import main
 from tacit.errors import UsageError
 from tacit.evaluation.classifier import load_classifier
@@ -167,14 +168,71 @@ def test_mistakes_are_one_line(words, said, balls, tmp_path, capsys):
     assert len(err.splitlines()) == 1
 
 
+def test_masks_of_an_earlier_prediction_are_replaced_and_true_ones_can_be_left_aside(balls, tmp_path):
+    run = tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **TINY)
+    first = tacit.predict(run.folder, balls, tmp_path / "masks", labels="none", device="cpu")
+    assert first.grades is None
+    second = tacit.predict(run.folder, balls, tmp_path / "masks", device="cpu")
+    assert len(second.grades.cases) == 9
+    assert "dice_1" in (tmp_path / "masks" / "volumes.csv").read_text().splitlines()[0]
+
+
+def test_two_volumes_of_one_name_are_refused(balls, tmp_path):
+    run = tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **TINY)
+    voxels, _ = ball((16, 16, 16), 0)
+    save(tmp_path / "twins" / "a.nii", voxels)
+    save(tmp_path / "twins" / "a.nii.gz", voxels)
+    with pytest.raises(UsageError, match="would have one name"):
+        tacit.predict(run.folder, tmp_path / "twins", tmp_path / "masks")
+
+
+def test_the_window_of_a_run_can_be_said_again_and_pretraining_sees_no_masks(balls, tmp_path):
+    small = {"miner": "same", "mask_block": 8, "prototypes": 16, "hidden": 16, "bottleneck": 8}
+    settings = {**TINY, "window": "-100,200", "batch_size": 4}
+    first = tacit.fit("alice", balls, out=tmp_path / "first", options=small, **settings)
+    assert first.settings()["window"] == "-100.0,200.0"
+    tuned = {**settings, "encoder": f"run:{first.folder}"}
+    second = tacit.fit("supervised-segmentation", balls, out=tmp_path / "second", **tuned)
+    assert json.loads((second.folder / "encoder.json").read_text())["window"] == "-100.0,200.0"
+    apart = tmp_path / "apart"
+    shutil.copytree(balls / "images", apart)
+    shutil.copytree(balls / "labels", apart / "annotated")
+    settings = {**settings, "masks": str(apart / "annotated"), "pretrain": "swav-like"}
+    with pytest.raises(UsageError, match="unknown method 'swav-like'"):
+        tacit.fit("supervised-segmentation", apart, out=tmp_path / "third", **settings)
+    settings |= {"pretrain": "joint-image-volume", "labelled": 0}
+    with pytest.raises(UsageError, match="labelled must be at least 1"):  # before the pretraining
+        tacit.fit("supervised-segmentation", apart, out=tmp_path / "third", **settings)
+    assert not (tmp_path / "third-joint-image-volume").exists()
+
+
+@pytest.mark.parametrize(
+    ("slug", "options", "said"),
+    [
+        ("tracoco", {"compat": "offical"}, "unknown tracoco.compat 'offical'; did you mean 'official'"),
+        ("mean-teacher-segmentation", {"keep": "Teacher"}, "did you mean 'teacher'"),
+        ("cps", {"pseudo": 3}, "unknown cps.pseudo '3'"),
+    ],
+)
+def test_a_word_that_is_no_option_is_refused_in_python_too(slug, options, said, balls, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        tacit.fit(slug, balls, out=tmp_path / "run", options=options, **TINY)
+
+
 def test_masks_are_refused_where_none_were_learned(balls, labelled_folder, tmp_path):
     run = tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **TINY)
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="masks go into a folder"):
         tacit.predict(run.folder, balls, tmp_path / "file")
     before = (balls / "images" / "case00.nii.gz").read_bytes()
-    with pytest.raises(UsageError, match="would replace the volume"):
-        tacit.predict(run.folder, balls, balls)
+    for inside in (balls, balls / "labels", balls / "new"):
+        with pytest.raises(UsageError, match=r"lies in .*, where a later run would take predictions as true"):
+            tacit.predict(run.folder, balls, inside)
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    (tmp_path / "own" / "images" / "case00.nii.gz").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"would replace .*case00.nii.gz: choose another --out"):
+        tacit.predict(run.folder, balls, tmp_path / "own")
+    assert (tmp_path / "own" / "images" / "case00.nii.gz").read_bytes() == b"mine"
     assert (balls / "images" / "case00.nii.gz").read_bytes() == before
     with pytest.raises(UsageError, match="holds images"):
         tacit.predict(run.folder, labelled_folder, tmp_path / "masks")

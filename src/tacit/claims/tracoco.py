@@ -129,7 +129,8 @@ CLAIM = Claim(
     f"supervision alone on 20 volumes of the 200), 2 labelled and 2 unlabelled a step, {_FULL.steps} steps "
     f"of SGD 0.05, momentum 0.9, "
     "poly 0.9, the first network after the last step, windows that overlap by half. Nothing is selected. "
-    "Metric: Dice, mean over the two parts and the test volumes. Decision: 95 % intervals (Student's t over "
+    "The supervised loss is the same for all: cross-entropy and soft Dice of all three classes. Metric: "
+    "Dice, mean over the two parts and the test volumes. Decision: 95 % intervals (Student's t over "
     f"draws); a part holds if its interval lies above 0, and does not below {_RELEVANT:g} point. All three "
     "must hold.",
     experiment=_experiment,

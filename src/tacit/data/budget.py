@@ -68,11 +68,10 @@ def draw_budget(
         UsageError: both kinds of budget, one out of range, or labels of fewer than two classes.
     """
     _check(per_class, fraction, held_out)
-    known = within[labels[within] != UNLABELLED]
+    validated = _validated(labels, validation)
+    known = _known(labels, within, validated, groups)
     _check_classes(labels[known], classes)
-    has_validation = validation is not None and (labels[validation] != UNLABELLED).any()
-    if has_validation:
-        assert validation is not None
+    if len(validated):
         held_out = 0.0
     wanted = _wanted(labels[known], per_class, fraction, held_out)
     spare = _spare_groups(labels, known, wanted, held_out, groups, rng("groups"))
@@ -101,15 +100,29 @@ def draw_budget(
     learned, held = np.sort(np.concatenate(taken)), np.sort(np.concatenate(kept))
     if len(np.unique(labels[learned])) < 2:
         raise UsageError("the groups leave labels of one class only to learn from: label more groups")
-    if has_validation:
-        assert validation is not None
-        held = validation[labels[validation] != UNLABELLED]
+    if len(validated):
+        held = validated
         notes += _shared_groups(within, held, groups)
+    return Budget(learned, held, _pool(within, held, groups), tuple(notes))
+
+
+def _validated(labels: np.ndarray, validation: np.ndarray | None) -> np.ndarray:
+    """The labelled part of a validation split, ascending; empty without one."""
+    return np.empty(0, np.int64) if validation is None else validation[labels[validation] != UNLABELLED]
+
+
+def _known(
+    labels: np.ndarray, within: np.ndarray, validated: np.ndarray, groups: np.ndarray | None
+) -> np.ndarray:
+    """Whose labels may be learned from: none of a group that validates."""
+    known = within[labels[within] != UNLABELLED]
+    return known if groups is None else known[~np.isin(groups[known], groups[validated])]
+
+
+def _pool(within: np.ndarray, held: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """What is learned from without labels: nothing that is held out, nor its group."""
     pool = np.setdiff1d(within, held)
-    if groups is not None:
-        pool = pool[~np.isin(groups[pool], groups[held])]
-        learned = learned[~np.isin(groups[learned], groups[held])]
-    return Budget(learned, held, pool, tuple(notes))
+    return pool if groups is None else pool[~np.isin(groups[pool], groups[held])]
 
 
 def draw_masks(
@@ -139,12 +152,15 @@ def draw_masks(
         UsageError: no mask at all, both kinds of budget, or one out of range.
     """
     _check(count, fraction, held_out, name="labelled")
-    known = within[labels[within] != UNLABELLED]
+    validated = _validated(labels, validation)
+    known = _known(labels, within, validated, groups)
     if not len(known):
-        raise UsageError("the data have no masks to learn from: put them beside the volumes, or name --masks")
+        raise UsageError(
+            "the data have no masks to learn from (or only of groups that validate): put them beside the "
+            "volumes, or name --masks"
+        )
     notes = []
-    has_validation = validation is not None and (labels[validation] != UNLABELLED).any()
-    held_out = 0.0 if has_validation else held_out
+    held_out = 0.0 if len(validated) else held_out
     if count is None:
         share = 1 / (1 + held_out) if fraction is None else fraction
         count = max(1, round(share * len(known)))
@@ -160,15 +176,10 @@ def draw_masks(
     if groups is not None:
         rest = rest[~np.isin(groups[rest], groups[learned])]
     held = rest[: ceil(held_out * len(learned))]
-    if has_validation:
-        assert validation is not None
-        held = validation[labels[validation] != UNLABELLED]
+    if len(validated):
+        held = validated
         notes += _shared_groups(within, held, groups)
-    pool = np.setdiff1d(within, held)
-    if groups is not None:
-        pool = pool[~np.isin(groups[pool], groups[held])]
-        learned = learned[~np.isin(groups[learned], groups[held])]
-    return Budget(np.sort(learned), np.sort(held), pool, tuple(notes))
+    return Budget(np.sort(learned), np.sort(held), _pool(within, held, groups), tuple(notes))
 
 
 def _check(

@@ -23,6 +23,7 @@ from tacit.data.volume_archive import holds_volume_archive, open_volume_archive
 from tacit.data.volume_files import extension_of
 from tacit.data.volume_layout import holds_volumes
 from tacit.data.volumes import Volumes, open_volumes
+from tacit.data.windows import Window
 from tacit.errors import UsageError, did_you_mean, unknown
 
 
@@ -159,9 +160,10 @@ def _own(source: Source, name: str) -> object:
 
 def _in_patches(source: Source, wishes: VolumeOptions) -> Source:
     """A source that is open already, with other patches if these are asked for."""
-    others = [
-        name for name in wishes.given if name != "patch" and getattr(wishes, name) != _own(source, name)
-    ]
+    wanted = {name: getattr(wishes, name) for name in wishes.given if name != "patch"}
+    if "window" in wanted:
+        wanted["window"] = str(Window.parse(wanted["window"]))
+    others = [name for name, value in wanted.items() if value != _own(source, name)]
     if others:
         raise UsageError(f"{', '.join(others)}: these data are open already; say so when they are opened")
     if wishes.patch is None:

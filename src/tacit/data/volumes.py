@@ -377,10 +377,14 @@ def _unfit(stored: Stored, channels: int, window: Window, named: Mapping[int, st
 
 
 def _classes(volumes: Sequence[Stored], named: Mapping[int, str]) -> tuple[str, ...]:
-    values = [value for stored in volumes for value in stored.facts.labels or ()]
+    values = {value for stored in volumes for value in stored.facts.labels or ()}
     if not values:
         return ()
-    return tuple(
-        named.get(value, str(value) if value else "background")
-        for value in range(max(*values, *named, 0) + 1)
-    )
+    count = max(*values, *named, 0) + 1
+    if not named and len(values) < count / 2:
+        # most classes would be of no voxel: a binary mask with 255 for its object, for instance
+        raise UsageError(
+            f"the masks hold the values {', '.join(map(str, sorted(values)))}: classes are numbered 0, 1, 2, "
+            "...; save them so, or name the values in dataset.json"
+        )
+    return tuple(named.get(value, str(value) if value else "background") for value in range(count))

@@ -80,13 +80,21 @@ def predict(
             know, or another ending of `out`.
     """
     if (Path(run) / SEGMENTER).is_file():
-        if labels is not None:
+        if labels not in (None, "none"):
             raise UsageError(
                 "--labels are of classes, and the run learned masks: name true masks with --masks"
             )
         overlap = OVERLAP if overlap is None else overlap
         return predict_masks(
-            run, data, out, masks=masks, on_bad_file=on_bad_file, cache=cache, overlap=overlap, device=device
+            run,
+            data,
+            out,
+            labels=labels,
+            masks=masks,
+            on_bad_file=on_bad_file,
+            cache=cache,
+            overlap=overlap,
+            device=device,
         )
     for name, value in (("masks", masks), ("overlap", overlap)):
         if value is not None:

@@ -44,6 +44,7 @@ def predict_masks(
     data: str | os.PathLike[str] | Source,
     out: str | os.PathLike[str],
     *,
+    labels: str | None = None,
     masks: str | None = None,
     on_bad_file: OnBadFile = "stop",
     cache: str | None = None,
@@ -60,6 +61,7 @@ def predict_masks(
         run: the folder of a run that learned masks.
         data: a folder of volumes.
         out: folder for masks and table; it may exist.
+        labels: "none" leaves true masks aside.
         masks: folder of true masks, where they do not lie beside the volumes.
         on_bad_file: whether the first unusable file stops, or is skipped and counted.
         cache: where decoded volumes are kept.
@@ -77,10 +79,11 @@ def predict_masks(
         raise UsageError(f"overlap must lie in [0, 1), not {overlap}")
     segmenter = load_segmenter(Path(run))
     source = open_for(
-        segmenter.encoder, partial(open_source, data, masks=masks, on_bad_file=on_bad_file, cache=cache)
+        segmenter.encoder,
+        partial(open_source, data, labels=labels, masks=masks, on_bad_file=on_bad_file, cache=cache),
     )
     _check_classes(source, segmenter)
-    _check_targets(source, folder)
+    _check_targets(source, folder, [place for place in (data, masks) if not isinstance(place, Source)])
     segmenter = segmenter.to(pick_device(device))
     rows: list[dict[str, Any]] = []
     pairs = _write_all(segmenter, source, folder, overlap, rows)
@@ -107,14 +110,25 @@ def _check_classes(source: Source, segmenter: Segmenter) -> None:
         )
 
 
-def _check_targets(source: Source, folder: Path) -> None:
-    """Refuse to write a mask over a volume that it is for."""
-    if not folder.is_dir():
-        return
+def _check_targets(source: Source, folder: Path, places: Sequence[str | os.PathLike[str] | None]) -> None:
+    """Refuse to put masks where a later run would take them as true, or over files of other origin."""
+    out = folder.resolve()
+    for place in places:
+        if place is not None and out.is_relative_to(Path(place).expanduser().resolve()):
+            raise UsageError(
+                f"--out {folder} lies in {place}, where a later run would take predictions as true masks or "
+                "volumes: choose a folder outside of it"
+            )
+    owners: dict[str, str] = {}
+    again = (folder / TABLE).is_file()  # an earlier prediction, which may be replaced
     inputs = {stored.origin.resolve() for stored in volumes_of(source).stored}
     for name in source.names:
-        if (target := folder / _target(name)).resolve() in inputs:
-            raise UsageError(f"the mask of {name} would replace the volume {target}: choose another --out")
+        target = _target(name)
+        if (other := owners.setdefault(target, name)) != name:
+            raise UsageError(f"the masks of {other} and {name} would have one name: put them in two folders")
+        path = folder / target
+        if path.exists() and (not again or path.resolve() in inputs):
+            raise UsageError(f"the mask of {name} would replace {path}: choose another --out")
 
 
 def _write_all(

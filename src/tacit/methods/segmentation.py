@@ -22,7 +22,7 @@ from tacit.rng import Rng
 from tacit.views.volume import Turn
 
 SSL4MIS = Recipe(
-    optimizer="sgd",
+    optimizer="momentum",  # timm's sgd is Nesterov's
     lr=0.01,
     weight_decay=1e-4,
     batch_size=2,
@@ -72,6 +72,7 @@ class Segmentation(Method):
     modality = "volume"
     learns_labels = True
     learns_masks = True
+    accumulates = False  # Dice and the means over confident voxels are ratios over the batch
     recipe = SSL4MIS
     default_encoder = "tacit/vnet"
     background: ClassVar[bool] = (
@@ -123,7 +124,8 @@ class Segmentation(Method):
         """The patches as they were cut."""
         if batch.labelled is None or batch.target is None:
             raise UsageError(f"{type(self).__name__} learns from masks, and the batch has none")
-        return Views(batch.labelled, batch.target, batch.unlabelled, rng, self.draw(batch, rng))
+        noise = rng("noise of", int(batch.index[0]))  # parts and processes of a step have other samples
+        return Views(batch.labelled, batch.target, batch.unlabelled, noise, self.draw(batch, rng))
 
     def draw(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         """What a method draws beyond the patches."""

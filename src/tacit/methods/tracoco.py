@@ -52,7 +52,8 @@ class TraCoCo(CoTraining):
     Args:
         encoder: what learns; gives full-resolution maps.
         weight: of all unlabelled terms after the ramp (0.3 with the fewest labels in the released scripts).
-        ramp: passes over the labelled volumes in which the weight rises as exp(-5 (1 - t)^2), from exactly 0.
+        ramp: passes over the labelled volumes in which the weight rises as exp(-5 (1 - t)^2), from exactly 0;
+            they are counted with the labelled volumes of one part of a step.
         threshold: least confidence of a teacher whose class is learned.
         negative: largest probability of a class that is learned as absent.
         translation: of the KL, for the mean over samples: the released 0.3 is for the sum over 4 and the mean
@@ -69,7 +70,6 @@ class TraCoCo(CoTraining):
     """
 
     recipe = _RECIPE
-    background = False
 
     def __init__(
         self,
@@ -97,7 +97,6 @@ class TraCoCo(CoTraining):
         self.noise, self.brightness = noise, brightness
         self.cutmix, self.cutmix_axes = cutmix, cutmix_axes
         self.teacher_eval, self.detach_target, self.compat = teacher_eval, detach_target, compat
-        self.accumulates = cutmix == "none"  # type: ignore[misc]  # a part is mixed within itself
 
     @property
     def translates(self) -> bool:

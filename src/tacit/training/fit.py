@@ -19,6 +19,7 @@ from torch import nn
 
 from tacit.data.options import three
 from tacit.data.source import Source
+from tacit.data.windows import Window
 from tacit.encoders.card import card_of
 from tacit.encoders.saved import save_encoder
 from tacit.errors import TacitError, UsageError
@@ -187,6 +188,8 @@ def fit(
     for name in ("patch", "spacing"):  # in one spelling, for run.yaml
         if (sides := three(name, arguments[name])) is not None:
             arguments[name] = ",".join(f"{side:g}" for side in sides)
+    if window is not None:
+        arguments["window"] = str(Window.parse(window))
     run = Run(Path(out) if out is not None else default_folder(method, data))
     checkpoint = _claim_folder(run, arguments, resume)
     if run.finished and resume:
@@ -194,6 +197,7 @@ def fit(
     arguments["quiet"] = quiet or not is_main_process()
     recipe, settings = recipe_for(learns, arguments), describe(arguments)
     if pretrain is not None:
+        _check_before(arguments, learns, recipe)
         arguments["encoder"] = _pretrained(arguments, run)
     whole, side = open_data(arguments)
     check_fit(learns, method, whole)
@@ -235,7 +239,7 @@ def fit(
             images=images_of(built, beside, recipe),
         )
         _train(learner, _probe(whole, train, teaching, built, rng("online")), run, arguments, checkpoint)
-    _finish(learner, run, teaching)
+    _finish(learner, run, teaching, pick_device(device))
     return run
 
 
@@ -295,8 +299,17 @@ def _probe(
 
 _SHARED = (
     *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
-    *("patch", "window", "spacing", "save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
+    *("masks", "patch", "window", "spacing", "save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
 )  # what a run and its pretraining have in common
+
+
+def _check_before(arguments: Mapping[str, Any], learns: type[Method], recipe: Recipe) -> None:
+    """Refuse before the pretraining, not after it, data or budgets that cannot be learned from."""
+    whole, _ = open_data(arguments)
+    check_fit(learns, arguments["method"], whole)
+    if learns.learns_labels:
+        train = whole.splits.get("train", np.arange(len(whole)))
+        teach({**arguments, "quiet": True}, recipe, whole, train)
 
 
 def _pretrained(arguments: Mapping[str, Any], run: Run) -> str:
@@ -432,9 +445,10 @@ def _precision(wanted: str, device: torch.device) -> Literal["32-true", "bf16-mi
     return "bf16-mixed" if wanted == "bf16" else "32-true"
 
 
-def _finish(learner: Learner, run: Run, teaching: Teaching | None) -> None:
+def _finish(learner: Learner, run: Run, teaching: Teaching | None, device: torch.device) -> None:
     if not is_main_process():
         return
+    learner.method.to(device)  # Lightning has put it on the CPU
     learner.method.finish(learner.source)
     with resumable(run):
         if isinstance(learner.method, Segmentation) and teaching is not None:

@@ -6,7 +6,8 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -79,13 +80,32 @@ def complete_options(learns: type[Method], slug: str, given: Mapping[str, Any]) 
         if name not in parameters:
             raise unknown(f"option of {slug}", name, parameters)
     options = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
+    words = _allowed_words(learns)
     for name, value in options.items():
         default = parameters[name].default
+        if name in words and value not in words[name]:
+            raise unknown(f"{slug}.{name}", str(value), [str(word) for word in words[name]])
         if value is inspect.Parameter.empty:
             raise UsageError(f"{slug} needs the option {name}")
         if is_dataclass(default) and not isinstance(default, type):
             options[name] = _changed(f"{slug}.{name}", default, value)
     return options
+
+
+def _allowed_words(learns: type[Method]) -> dict[str, tuple[Any, ...]]:
+    """The options that take one of some words, and these."""
+    try:
+        hints = get_type_hints(learns.__init__)
+    except NameError:  # a module of the user's own may name types that are not imported
+        return {}
+    found: dict[str, tuple[Any, ...]] = {}
+    for name, hint in hints.items():
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if all(get_origin(part) is Literal or part is type(None) for part in parts) and parts:
+            found[name] = tuple(
+                w for p in parts for w in (get_args(p) if get_origin(p) is Literal else (None,))
+            )
+    return {name: allowed for name, allowed in found.items() if any(word is not None for word in allowed)}
 
 
 def _changed(where: str, default: Any, value: Any) -> Any:
