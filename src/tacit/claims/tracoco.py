@@ -113,25 +113,23 @@ def _row(arm: str, values: Any) -> dict[str, str]:
 CLAIM = Claim(
     name="tracoco",
     statement="With few labelled volumes, translation-consistent co-training segments better than "
-    "supervision "
-    "in the same steps, than cross pseudo supervision, and than itself without its translation terms.",
-    source="Liu et al., Translation Consistent Semi-supervised Segmentation for 3D Medical Images, IEEE TMI, "
-    "arXiv 2203.14523 (left atrium, 8 of 80 volumes labelled: Dice 89.29 against 84.25 to 87.71 of four "
-    "others; pancreas, 6 of 62: 79.22 against 66.44 to 74.01)",
+    "supervision in the same steps, than cross pseudo supervision, and than itself without its "
+    "translation terms.",
+    source="Liu et al., Translation Consistent Semi-supervised Segmentation for 3D Medical Images, IEEE "
+    "TMI, arXiv 2203.14523 (left atrium, 8 of 80 volumes labelled: Dice 89.29 against 84.25 to 87.71 of "
+    "four others; pancreas, 6 of 62: 79.22 against 66.44 to 74.01)",
     design="msd_hippocampus (260 MR volumes of about 35 x 50 x 36 voxels of 1 mm, anterior and posterior "
     f"part), the last {TEST} for test; {_FULL.labelled} of the 200 others labelled, drawn anew for each of "
     f"the seeds 0 to {_FULL.seeds[-1]}, the same for all arms. Arms: supervised; CPS (weight 0.1, Gaussian "
     "ramp over the run); TraCoCo without its translation terms, which is co-training by confident "
     "cross-entropy with CutMix (CBC); TraCoCo (correct form); the last two with weight 0.3 as in the "
-    "released "
-    "scripts for the fewest labels. All: a 3-D U-Net of 3 levels from 8 channels without dropout, patches of "
-    "16 x 24 x 16, not turned (what tells the two parts apart is where they lie; both were settled with "
-    f"supervision alone on 20 volumes of the 200), 2 labelled and 2 unlabelled a step, {_FULL.steps} steps "
-    f"of SGD 0.05, momentum 0.9, "
-    "poly 0.9, the first network after the last step, windows that overlap by half. Nothing is selected. "
-    "The supervised loss is the same for all: cross-entropy and soft Dice of all three classes. Metric: "
-    "Dice, mean over the two parts and the test volumes. Decision: 95 % intervals (Student's t over "
-    f"draws); a part holds if its interval lies above 0, and does not below {_RELEVANT:g} point. All three "
-    "must hold.",
+    "released scripts for the fewest labels. All: a 3-D U-Net of 3 levels from 8 channels without "
+    "dropout, patches of 16 x 24 x 16, not turned (what tells the two parts apart is where they lie; both "
+    "were settled with supervision alone on 20 volumes of the 200), 2 labelled and 2 unlabelled a step, "
+    f"{_FULL.steps} steps of SGD 0.05, momentum 0.9, poly 0.9, the first network after the last step, "
+    "windows that overlap by half. Nothing is selected. The supervised loss is the same for all: "
+    "cross-entropy and soft Dice of all three classes. Metric: Dice, mean over the two parts and the test "
+    "volumes. Decision: 95 % intervals (Student's t over draws); a part holds if its interval lies above "
+    f"0, and does not below {_RELEVANT:g} point. All three must hold.",
     experiment=_experiment,
 )

@@ -19,8 +19,7 @@ class MaskProbe(OnlineProbe):
     """`OnlineProbe` for a method that learns masks: mean Dice of the foreground classes.
 
     At most four held-out volumes are looked at, always the same; no gradient comes from them. Features are
-    not
-    watched for collapse: a network that gives all voxels one class has a Dice of 0.
+    not watched for collapse: a network that gives all voxels one class has a Dice of 0.
     """
 
     score = "dice"
