@@ -8,6 +8,7 @@ from torch import nn
 
 from tacit.data.source import Source
 from tacit.evaluation.online import OnlineProbe, at_most
+from tacit.evaluation.segmentation import dice_score
 from tacit.evaluation.segmenter import predicted_pairs
 from tacit.methods.segmentation import Segmentation
 from tacit.rng import Rng
@@ -43,11 +44,5 @@ class MaskProbe(OnlineProbe):
         for found, true, _ in predicted_pairs(
             self.method.predict, self.source, self.queries, self.method.patch, device
         ):
-            scores += [_dice(found == c, true == c) for c in classes]
+            scores += [dice_score(found == c, true == c) for c in classes]
         return {self.score: float(np.nanmean(scores))} if np.isfinite(scores).any() else {}
-
-
-def _dice(found: np.ndarray, true: np.ndarray) -> float:
-    """2 |A and B| / (|A| + |B|), NaN if both are empty."""
-    total = int(found.sum()) + int(true.sum())
-    return 2 * int((found & true).sum()) / total if total else float("nan")

@@ -157,11 +157,17 @@ def grade_mask(prediction: Mask, reference: Mask, spacing: Sequence[float] | Non
     shared = int((a & b).sum())
     there, back = _surface_distances(a, b, spacing)
     return MaskGrade(
-        dice=2 * shared / (of_a + of_b),
+        dice=dice_score(a, b),
         jaccard=shared / (of_a + of_b - shared),
         hd95=float(np.percentile(np.concatenate([there, back]), 95)),
         asd=float(there.mean()),
     )
+
+
+def dice_score(a: np.ndarray, b: np.ndarray) -> float:
+    """2 |A and B| / (|A| + |B|) of two boolean masks of one shape; NaN if both are empty."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
 def _surface_distances(

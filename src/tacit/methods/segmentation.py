@@ -135,10 +135,6 @@ class Segmentation(Method):
         """(B, C, X, Y, Z) -> (B, classes, X, Y, Z), by the network that is kept."""
         return run_network((self.encoder, self.head), x)
 
-    def losses(self, views: Views, step: Step) -> dict[str, Tensor]:
-        """Named terms; their sum is trained."""
-        raise NotImplementedError
-
     def supervised(self, logits: Tensor, views: Views) -> Tensor:
         """Of logits whose first rows are the labelled patches."""
         return segmentation_loss(logits[: len(views.labelled)], views.target, background=self.background)

@@ -90,8 +90,7 @@ def open_images(arguments: Mapping[str, Any], learns: type[Method], beside: Sour
     if where is None:
         return None
     if not learns.learns_images:
-        able = "joint-image-volume"
-        raise UsageError(f"{arguments['method']} learns from one source; --images is for {able}")
+        raise UsageError(f"{arguments['method']} learns from one source; --images is for joint-image-volume")
     images = open_source(
         where,
         labels="none",
