@@ -13,8 +13,8 @@ from tacit.data.source import Source, Spec
 from tacit.encoders.card import attach_card
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
-from tacit.methods.fixmatch import rows_of
 from tacit.methods.registry import METHODS, method_class
+from tacit.methods.rows import rows_of
 from tacit.methods.semi_supervised import Views, still_statistics
 from tacit.methods.supervised import mixed_cross_entropy
 from tacit.methods.teacher import follow, frozen_copy

@@ -12,9 +12,9 @@ from tacit.batch import Step
 from tacit.data.source import Source
 from tacit.losses.gather import rank_and_world
 from tacit.methods.cluster_memory import ClusterMemory
-from tacit.methods.fixmatch import rows_of
 from tacit.methods.multi_crop import MultiCrop
 from tacit.methods.recipe import Recipe
+from tacit.methods.rows import rows_of
 from tacit.methods.semi_supervised import still_statistics
 from tacit.methods.swav import AUGMENT
 from tacit.rng import Rng

@@ -11,6 +11,7 @@ from tacit.batch import Step
 from tacit.data.source import Source
 from tacit.losses.gather import gather
 from tacit.losses.pseudo_labels import flexmatch_thresholds, pseudo_label_cross_entropy
+from tacit.methods.rows import rows_of
 from tacit.methods.semi_supervised import CLASSIC, SemiSupervised, Views
 from tacit.views.warp import STRONG, WEAK, Warp
 
@@ -143,11 +144,3 @@ class FlexMatch(FixMatch):
         rows, classes, sure = everyone.unbind(1)
         self.selected[rows[sure.bool()]] = classes[sure.bool()]
         return loss, mask
-
-
-def rows_of(source: Source) -> Tensor:
-    """(largest index + 1,) int64: the row of a sample in `source` by its `Batch.index`."""
-    index = torch.from_numpy(source.index) if hasattr(source, "index") else torch.arange(len(source))
-    rows = torch.full((int(index.max()) + 1,), -1)
-    rows[index] = torch.arange(len(index))
-    return rows

@@ -20,7 +20,7 @@ from tacit.encoders.zoo import fixed_size
 from tacit.errors import UsageError
 from tacit.losses.negatives import unit_rows
 from tacit.methods.base import Method
-from tacit.methods.fixmatch import rows_of
+from tacit.methods.rows import rows_of
 from tacit.rng import Rng
 from tacit.views.colour import Normal
 from tacit.views.image import Augment

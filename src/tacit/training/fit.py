@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 
 from tacit.data.options import three
@@ -56,6 +53,7 @@ from tacit.training.resources import check_disk, explaining_memory, state_bytes
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, complete_options, describe, plain
 from tacit.training.teaching import Teaching, refuse_label_options, teach
+from tacit.training.trainer import make_trainer
 from tacit.training.watch import OnCollapse, Watch
 
 
@@ -384,7 +382,7 @@ def _train(
             on_collapse=arguments["on_collapse"],
             save_every=arguments["save_every"],
         )
-        trainer = _trainer(learner, watch, arguments)
+        trainer = make_trainer(learner, watch, arguments)
         device, full = pick_device(arguments["device"]), trainer.precision == "32-true"
         with watch.signals(), explaining_memory(learner.method, learner.plan, device, full=full):
             trainer.fit(learner)
@@ -404,45 +402,6 @@ def _note_parts(learner: Learner, slug: str) -> None:
             f"{learner.plan.batch_size}",
             file=sys.stderr,
         )
-
-
-def _trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Trainer:
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (
-        ".*does not have many workers.*",
-        ".*lower than the interval.*",
-        ".*isinstance.*LeafSpec.*",
-    ):
-        warnings.filterwarnings("ignore", message, module="lightning.*")
-    device, devices = pick_device(arguments["device"]), arguments["devices"]
-    return Trainer(
-        accelerator={"cuda": "gpu"}.get(device.type, device.type),
-        devices=[device.index] if device.index is not None and devices == 1 else devices,
-        strategy=_strategy(learner) if devices > 1 else "auto",
-        sync_batchnorm=devices > 1 and device.type == "cuda",  # torch has it for CUDA only
-        precision=_precision(arguments["precision"], device),
-        accumulate_grad_batches=learner.plan.accumulate,
-        gradient_clip_val=learner.recipe.clip,
-        max_epochs=1,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-
-
-def _strategy(learner: Learner) -> str:
-    return "ddp_find_unused_parameters_true" if learner.method.rests else "ddp"
-
-
-def _precision(wanted: str, device: torch.device) -> Literal["32-true", "bf16-mixed"]:
-    if wanted == "auto":
-        good = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        wanted = "bf16" if good else "32"
-    return "bf16-mixed" if wanted == "bf16" else "32-true"
 
 
 def _finish(learner: Learner, run: Run, teaching: Teaching | None, device: torch.device) -> None:
