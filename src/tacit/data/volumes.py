@@ -138,7 +138,7 @@ class VolumeSample(Sample):
         self.mask = None
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:  # type: ignore[override]  # a field there, read on demand here
         """(C, X, Y, Z) float32, all of the volume, read anew each time."""
         return self.volume.read((0, 0, 0), self.volume.shape)
 
@@ -148,7 +148,7 @@ class VolumeSample(Sample):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as of any dataclass that can change
 
     def __reduce__(self) -> tuple[Any, ...]:
         return VolumeSample, (self.volume, self.index, self.label)

@@ -103,7 +103,7 @@ class MonaiNet(nn.Module):
             )
         if self._tokens:
             self._where, self.divisor = self._tokens, 16
-            self.num_features = int(self.net.hidden_size)  # type: ignore[arg-type]
+            self.num_features = int(self.net.hidden_size)  # type: ignore[arg-type]  # a number in UNETR
         else:
             voxels = [math.prod(shape[2:]) for _, shape in seen]
             fewest = min([count for count in voxels if count > 1] or voxels)

@@ -74,7 +74,8 @@ class MeanTeacherSegmentation(Segmentation):
     def prepare(self, source: Source) -> None:
         """Make the teacher."""
         super().prepare(source)
-        self.teacher = frozen_copy(nn.ModuleList([self.encoder, self.head]))  # type: ignore[assignment]
+        network = nn.ModuleList([self.encoder, self.head])
+        self.teacher = frozen_copy(network)  # type: ignore[assignment]  # a copy has the type
 
     @torch.no_grad()
     def teach(self, views: Views, name: str) -> Tensor:
