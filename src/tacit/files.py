@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tacit.errors import TacitError
 
@@ -40,3 +40,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` as `replacing` does; text as UTF-8."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def without_nan(value: Any) -> Any:
+    """Nested dicts, lists and tuples with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if value != value else value

@@ -253,8 +253,10 @@ def test_killed_and_continued(tmp_path):
 def test_files_of_an_outcome(tmp_path):
     outcome = judged(tmp_path, lambda p: 0.1 * p["seed"] * (p["loss"] == "DCL"))
     runner, _ = cells(tmp_path)
+    outcome.details["unknown"] = [float("nan"), 1.0]
     run._write(tmp_path, dcl.CLAIM, outcome, False, runner)
-    found = json.loads((tmp_path / "dcl.json").read_text())
+    found = json.loads((tmp_path / "dcl.json").read_text(), parse_constant=pytest.fail)
+    assert found["details"]["unknown"] == [None, 1.0]
     assert found["verdict"] == outcome.verdict == "does not hold"
     assert len(found["details"]["runs"]) == 45
     page = (tmp_path / "dcl.md").read_text()

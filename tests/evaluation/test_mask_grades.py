@@ -192,7 +192,15 @@ def test_a_class_that_is_nowhere_has_no_grade():
     assert "nowhere       -" in str(grades)
     assert "nan" not in str(grades)
     assert "mean      100.0" in str(grades)
+    assert grades.mean("dice") == 1.0
     assert "mean" not in str(grade_masks([(line("01"), line("01"))], ["", "here"]))
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_was_never_found_has_a_dice_of_0_and_no_distance():
+    grades = grade_masks([(line("00"), line("01"))] * 2, ["", "one"])
+    assert grades.mean("dice") == 0.0
+    assert math.isnan(grades.mean("hd95"))
 
 
 def test_spacing_of_each_case_and_tensors():

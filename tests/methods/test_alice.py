@@ -31,6 +31,7 @@ def ready(source):
     def build(**options) -> tuple[Alice, Batch]:
         method = make(**options)
         method.prepare(source)
+        method.begin(source, progress=False)
         return method, batch_of(method, source)
 
     return build
@@ -271,9 +272,11 @@ def test_a_run_can_be_repeated_and_resumed(source, device):
             found.append(total.item())
         return found
 
-    def start() -> tuple[Alice, torch.optim.Optimizer]:
+    def start(*, fresh: bool = True) -> tuple[Alice, torch.optim.Optimizer]:
         method = make(miner="anatomy", miner_steps=2, casa_ema=True)
         method.prepare(source)
+        if fresh:
+            method.begin(source, progress=False)
         method.to(device)
         return method, torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], 1e-3)
 
@@ -281,7 +284,7 @@ def test_a_run_can_be_repeated_and_resumed(source, device):
     history = trained(whole, range(6), optimizer)
     first, optimizer = start()
     assert trained(first, range(3), optimizer) == history[:3]
-    second, resumed = start()
+    second, resumed = start(fresh=False)
     second.load_state_dict(pickle.loads(pickle.dumps(first.state_dict())))
     resumed.load_state_dict(optimizer.state_dict())
     assert trained(second, range(3, 6), resumed) == history[3:]

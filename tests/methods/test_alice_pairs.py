@@ -29,6 +29,7 @@ def ready(source):
     def build(**options) -> tuple[Alice, Batch]:
         method = make(**options)
         method.prepare(source)
+        method.begin(source, progress=False)
         return method, batch_of(method, source)
 
     return build
@@ -38,6 +39,7 @@ def ready(source):
 def test_a_cut_is_two_crops_around_two_places(source, miner):
     method = make(miner=miner, miner_steps=1, memory=3)
     method.prepare(source)
+    method.begin(source, progress=False)
     keys = set()
     for i in range(5):
         for step in range(4):
@@ -123,6 +125,7 @@ def test_the_miner_goes_with_the_state_and_stays_off_the_device(source):
     method, other = (make(miner="anatomy", miner_steps=s) for s in (2, 0))
     for each in (method, other):
         each.prepare(source)
+        each.begin(source, progress=False)
     assert not torch.equal(method.miner.weights, other.miner.weights)
     other.load_state_dict(method.state_dict())
     assert torch.equal(method.miner.weights, other.miner.weights)

@@ -35,7 +35,7 @@ def source() -> Patients:
 @pytest.fixture(scope="module")
 def taught(source) -> AnatomyMiner:
     found = miner(30)
-    found.prepare(source)
+    found.learn(source)
     return found
 
 
@@ -188,7 +188,7 @@ def test_learning_is_the_same_each_time_and_can_be_brought_back(source):
     first, second, other = miner(3), miner(3), miner(3, seed=1)
     for each in (first, second, other):
         state = torch.get_rng_state()
-        each.prepare(source)
+        each.learn(source)
         assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.weights, second.weights)
     assert not torch.equal(first.weights, other.weights)

@@ -28,6 +28,9 @@ class Witness(SimCLR):
     def prepare(self, source):
         self.calls.append(("prepare", len(source), self.training))
 
+    def begin(self, source, *, progress):
+        self.calls.append(("begin", len(source), progress))
+
     def on_epoch(self, source, step):
         self.calls.append(("on_epoch", step.index, step.epoch))
 
@@ -41,7 +44,7 @@ class Witness(SimCLR):
 def test_the_life_of_a_method(jpgs, tmp_path):
     Witness.calls.clear()
     tacit.fit(f"{__name__}:Witness", jpgs, **{**QUICK, "epochs": 2}, out=tmp_path / "x")
-    expected = [("prepare", 64, True)]
+    expected = [("prepare", 64, True), ("begin", 64, False)]
     for epoch in (0, 1):
         expected += [("on_epoch", 4 * epoch, epoch)]
         expected += [("after_step", i) for i in range(4 * epoch, 4 * epoch + 4)]

@@ -14,6 +14,8 @@ from balls import ball, ball_folder, save
 from tacit.cli.main import main
 from tacit.errors import UsageError
 from tacit.evaluation.classifier import load_classifier
+from tacit.methods import mining
+from tacit.methods.anatomy_training import train_matcher
 from tacit.methods.registry import METHODS
 from tacit.training import fit as fit_module
 
@@ -22,6 +24,7 @@ pytest.importorskip("monai")
 
 NET = "tacit/unet3d?width=4&depth=3"
 TINY = {"encoder": NET, "device": "cpu", "quiet": True, "epochs": 1, "patch": (16, 16, 16), "batch_size": 2}
+ALICE = {"miner_steps": 2, "mask_block": 8, "prototypes": 16, "hidden": 16, "bottleneck": 8}
 SLUGS = [slug for slug, entry in METHODS.items() if entry.family == "segmentation"]
 SLUGS.append("supervised-segmentation")
 
@@ -82,10 +85,9 @@ def test_a_few_hundred_steps_find_the_ball(balls, tmp_path):
     assert "Dice" in str(found.grades)
 
 
-@pytest.mark.parametrize("slug", ["tracoco", "ua-mt", "urpc"])
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(slug, balls, tmp_path, monkeypatch):
-    settings = {**TINY, "epochs": 2, "labelled": 4, "save_every": 0.0}
-    whole = tacit.fit(slug, balls, out=tmp_path / "whole", **settings)
+@pytest.fixture
+def stopped(monkeypatch):
+    """Calls something and stops its run after the third step, as a kill does."""
 
     class Stop(Exception):
         pass
@@ -97,13 +99,42 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(slug, balls, tmp_path, m
         if learner.index == 3:
             raise Stop
 
-    monkeypatch.setattr(fit_module.Watch, "on_train_batch_end", stopping)
-    with pytest.raises(Stop):
-        tacit.fit(slug, balls, out=tmp_path / "part", **settings)
-    monkeypatch.setattr(fit_module.Watch, "on_train_batch_end", after)
+    def call(*args, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr(fit_module.Watch, "on_train_batch_end", stopping)
+            with pytest.raises(Stop):
+                tacit.fit(*args, **kwargs)
+
+    return call
+
+
+@pytest.mark.parametrize("slug", ["tracoco", "ua-mt", "urpc"])
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(slug, balls, tmp_path, stopped):
+    settings = {**TINY, "epochs": 2, "labelled": 4, "save_every": 0.0}
+    whole = tacit.fit(slug, balls, out=tmp_path / "whole", **settings)
+    stopped(slug, balls, out=tmp_path / "part", **settings)
     part = tacit.fit(slug, balls, out=tmp_path / "part", resume=True, **settings)
     one, other = weights(whole), weights(part)
     assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_resumed_alice_has_its_miner_already(balls, tmp_path, stopped, monkeypatch, capsys):
+    taught = []
+
+    def teach(*args, **kwargs):
+        taught.append(kwargs["steps"])
+        train_matcher(*args, **kwargs)
+
+    monkeypatch.setattr(mining, "train_matcher", teach)
+    settings = {**TINY, "epochs": 2, "save_every": 0.0, "options": ALICE}
+    whole = tacit.fit("alice", balls, out=tmp_path / "whole", **settings)
+    stopped("alice", balls, out=tmp_path / "part", **{**settings, "quiet": False})
+    assert "an anatomical embedding learns first, 2 steps" in capsys.readouterr().err
+    part = tacit.fit("alice", balls, out=tmp_path / "part", resume=True, **{**settings, "quiet": False})
+    assert taught == [2, 2]
+    assert "embedding learns" not in capsys.readouterr().err
+    one, other = (load_file(run.folder / "encoder.safetensors") for run in (whole, part))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -187,9 +218,8 @@ def test_two_volumes_of_one_name_are_refused(balls, tmp_path):
 
 
 def test_the_window_of_a_run_can_be_said_again_and_pretraining_sees_no_masks(balls, tmp_path):
-    small = {"miner": "same", "mask_block": 8, "prototypes": 16, "hidden": 16, "bottleneck": 8}
     settings = {**TINY, "window": "-100,200", "batch_size": 4}
-    first = tacit.fit("alice", balls, out=tmp_path / "first", options=small, **settings)
+    first = tacit.fit("alice", balls, out=tmp_path / "first", options={**ALICE, "miner": "same"}, **settings)
     assert first.settings()["window"] == "-100.0,200.0"
     tuned = {**settings, "encoder": f"run:{first.folder}"}
     second = tacit.fit("supervised-segmentation", balls, out=tmp_path / "second", **tuned)

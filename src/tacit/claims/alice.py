@@ -80,7 +80,7 @@ def _shares(parameters: Parameters) -> dict[str, Any]:
     plan, seed = _QUICK if parameters["quick"] else _FULL, parameters["seed"]
     source = open_hippocampus(Path(parameters["data"]))
     miner = AnatomyMiner(AnatomyMatcher(1, 32), steps=plan.miner_steps, seed=seed, spacing=0.0)
-    miner.prepare(source.subset(source.splits["train"]))
+    miner.learn(source.subset(source.splits["train"]))
     test, rng = source.splits["test"], Rng.of(seed)("places").numpy()
     found: dict[str, list[bool]] = {"mined": [], "above the threshold": [], "relative": [], "random": []}
     whole = volumes_of(source)

@@ -17,7 +17,7 @@ import joblib
 from tacit.claims.base import Claim, Outcome, Setting
 from tacit.claims.cells import Cells
 from tacit.errors import UsageError, unknown
-from tacit.files import write_atomically
+from tacit.files import without_nan, write_atomically
 from tacit.training.run import versions
 
 # name: its module, what it says, minutes of a full run on two cores
@@ -101,8 +101,8 @@ def _write(folder: Path, claim: Claim, outcome: Outcome, quick: bool, cells: Cel
         "versions": versions(),
     }
     about = {name: getattr(claim, name) for name in ("name", "statement", "source", "design", "version")}
-    found = {**asdict(outcome), **made}
-    write_atomically(folder / f"{claim.name}.json", json.dumps({**about, **found}, indent=1) + "\n")
+    found = {**about, **without_nan(asdict(outcome)), **made}
+    write_atomically(folder / f"{claim.name}.json", json.dumps(found, indent=1) + "\n")
     write_atomically(folder / f"{claim.name}.md", as_markdown(claim, outcome, made))
 
 

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
-from tacit.evaluation.segmentation import grade_masks
+from tacit.evaluation.segmentation import grade_masks, mean_of_known
 from tacit.evaluation.segmenter import load_segmenter, predicted_pairs
 from tacit.training.fit import fit
 
@@ -57,10 +55,9 @@ def segmented_run(
     patch = card_of(segmenter.encoder).patch
     pairs = predicted_pairs(segmenter.predict, source, source.splits["test"], patch, "cpu")
     grades = grade_masks(pairs, segmenter.card.classes)
-    means = {name: float(np.nanmean(getattr(grades, name))) for name in ("dice", "jaccard", "hd95", "asd")}
     return {
-        **means,
+        **{name: grades.mean(name) for name in ("dice", "jaccard", "hd95", "asd")},
         "dice_classes": dict(zip(grades.classes, grades.dice, strict=True)),
-        "dice_cases": [float(np.nanmean([each.dice for each in case])) for case in grades.cases],
+        "dice_cases": [mean_of_known(each.dice for each in case) for case in grades.cases],
         "not_found": sum(each.prediction for each in grades.empty),
     }

@@ -8,7 +8,7 @@ from torch import nn
 
 from tacit.data.source import Source
 from tacit.evaluation.online import OnlineProbe, at_most
-from tacit.evaluation.segmentation import dice_score
+from tacit.evaluation.segmentation import dice_score, mean_of_known
 from tacit.evaluation.segmenter import predicted_pairs
 from tacit.methods.segmentation import Segmentation
 from tacit.rng import Rng
@@ -45,4 +45,5 @@ class MaskProbe(OnlineProbe):
             self.method.predict, self.source, self.queries, self.method.patch, device
         ):
             scores += [dice_score(found == c, true == c) for c in classes]
-        return {self.score: float(np.nanmean(scores))} if np.isfinite(scores).any() else {}
+        dice = mean_of_known(scores)
+        return {} if np.isnan(dice) else {self.score: dice}

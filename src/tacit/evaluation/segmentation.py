@@ -19,6 +19,7 @@ from tacit.errors import UsageError
 
 Mask = Tensor | np.ndarray
 Empty = Literal["", "prediction", "reference", "both"]
+_MEASURES = ("dice", "jaccard", "hd95", "asd")
 
 
 class MaskGrade(NamedTuple):
@@ -59,6 +60,10 @@ class MaskGrades:
     asd: tuple[float, ...]
     empty: tuple[EmptyCounts, ...]
 
+    def mean(self, measure: str) -> float:
+        """Mean over classes of dice, jaccard, hd95 or asd; NaN where no class has one."""
+        return mean_of_known(getattr(self, measure))
+
     def __str__(self) -> str:
         """A table with one row per class and, of several, one for their mean.
 
@@ -70,7 +75,7 @@ class MaskGrades:
             numbers = self.dice[k], self.jaccard[k], self.hd95[k], self.asd[k]
             rows.append([name, *_cells(*numbers), *map(str, self.empty[k])])
         if len(self.classes) > 1:
-            means = [_mean(values) for values in (self.dice, self.jaccard, self.hd95, self.asd)]
+            means = [self.mean(measure) for measure in _MEASURES]
             rows.append(["mean", *_cells(*means), "", "", ""])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -114,8 +119,8 @@ def grade_masks(
         raise UsageError("some cases bring a spacing and some have none; give one for all, or for none")
     per_class = list(zip(*cases, strict=True))
     means = {
-        name: tuple(_mean([getattr(grade, name) for grade in grades]) for grades in per_class)
-        for name in ("dice", "jaccard", "hd95", "asd")
+        name: tuple(mean_of_known([getattr(grade, name) for grade in grades]) for grades in per_class)
+        for name in _MEASURES
     }
     empty = tuple(
         EmptyCounts(*(sum(g.empty == field for g in grades) for field in EmptyCounts._fields))
@@ -207,7 +212,7 @@ def _array(mask: Mask) -> np.ndarray:
     return mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of_known(values: Iterable[float]) -> float:
     """Over those that are not NaN; NaN if none is left."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

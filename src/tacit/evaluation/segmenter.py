@@ -20,7 +20,7 @@ from tacit.encoders.card import card_of
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError, require
 from tacit.evaluation.segmentation import grade_masks
-from tacit.files import write_atomically
+from tacit.files import without_nan, write_atomically
 from tacit.methods.segmentation import Segmentation
 
 WEIGHTS, CARD = "segmenter.safetensors", "segmenter.json"
@@ -117,18 +117,9 @@ def save_segmenter(method: Segmentation, source: Source, held_out: np.ndarray, f
         device = next(method.parameters()).device
         pairs = predicted_pairs(method.predict, source, held_out, method.patch, device)
         card.held_out = len(held_out)
-        card.grades = _plain(asdict(grade_masks(pairs, source.spec.classes)))
+        card.grades = without_nan(asdict(grade_masks(pairs, source.spec.classes)))
     write_atomically(folder / WEIGHTS, save(state))
     write_atomically(folder / CARD, json.dumps(asdict(card), indent=2).encode())
-
-
-def _plain(value: Any) -> Any:
-    """With None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if value != value else value
 
 
 def load_segmenter(folder: Path) -> Segmenter:

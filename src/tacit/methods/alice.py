@@ -230,9 +230,12 @@ class Alice(Method):
         self.miner.weights = state
 
     def prepare(self, source: Source) -> None:
-        """Train the miner, which then looks for places in this source's volumes."""
+        """The miner will look for places in this source's volumes."""
         self.source = source
-        self.miner.prepare(source)
+
+    def begin(self, source: Source, *, progress: bool) -> None:
+        """The miner learns to find places."""
+        self.miner.learn(source, progress=progress)
 
     @torch.no_grad()
     def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tacit.data.progress import counted
 from tacit.data.source import Source
 from tacit.encoders.anatomy import COARSE_STRIDE, STRIDE, AnatomyMatcher
 from tacit.losses.anatomy import contrast_of_matches
@@ -49,6 +51,7 @@ def train_matcher(
     seed: int = 0,
     spacing: float = 2.0,
     side: int = SIDE,
+    progress: bool = False,
 ) -> None:
     """Teach a matcher from the start, on the CPU; the same source and seed give the same weights.
 
@@ -65,7 +68,10 @@ def train_matcher(
     spacing: mm of the grid, as in mining; 0 takes the volumes' own voxels. Volumes smaller than a crop are
         seen with air around them.
     side: of a crop in voxels of the grid, a multiple of 8.
+    progress: say that it learns, on standard error, with a bar if that is a terminal.
     """
+    if progress and steps:
+        print(f"an anatomical embedding learns first, {steps:,} steps", file=sys.stderr)
     root = Rng.of(seed)("anatomy")
     matcher.requires_grad_(True).train()
     with seeded(root("weights")):
@@ -75,7 +81,7 @@ def train_matcher(
     optimizer = torch.optim.AdamW(matcher.parameters(), RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     with torch.enable_grad():
-        for step in range(steps):
+        for step in counted(range(steps), steps, progress, "anatomical embedding", unit="steps"):
             rng = root("step", step).numpy()
             chosen = rng.choice(len(source), min(VOLUMES, len(source)), replace=False)
             pairs = [overlapping(scan_of(source[int(i)]), rng, spacing, side) for i in chosen]

@@ -20,8 +20,8 @@ class Method(nn.Module):
     A subclass says what its paper says: `views` and `losses`. The constructor's keyword arguments,
     with their types and docstring, become the command line's `--method.*` options.
 
-    The life of a method: `prepare` once; then for every step `views`, `losses` (once per
-    accumulated part) and `after_step`; `on_epoch` at the start of each epoch; `finish` once. All
+    The life of a method: `prepare`, and in a fresh run `begin`; then for every step `views`, `losses`
+    (once per accumulated part) and `after_step`; `on_epoch` at the start of each epoch; `finish` once. All
     state that must survive a killed run is in parameters and buffers.
     """
 
@@ -53,7 +53,13 @@ class Method(nn.Module):
         self.notes[name] = value.detach()
 
     def prepare(self, source: Source) -> None:
-        """Once, before the first step: fit a quantiser, measure statistics, size a queue."""
+        """Before the first step, also of a resumed run: measure statistics, size a queue."""
+
+    def begin(self, source: Source, *, progress: bool) -> None:
+        """After `prepare`, but not where a run is resumed: learn beforehand what takes long.
+
+        What was learned must be in the state. progress: whether to say what goes on, on standard error.
+        """
 
     def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """In the loader's workers, one sample: crop a patch out of a large volume or recording."""

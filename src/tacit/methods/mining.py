@@ -50,7 +50,7 @@ class ViewMiner(Protocol):
 
     weights: Tensor
 
-    def prepare(self, source: Source) -> None:
+    def learn(self, source: Source, *, progress: bool = False) -> None:
         """Learn to find places, once; the same for the same source."""
 
     def mine(self, query: Candidate, memory: Sequence[Candidate], rng: np.random.Generator) -> Match:
@@ -62,7 +62,7 @@ class _Untaught:
 
     weights = torch.empty(0)
 
-    def prepare(self, source: Source) -> None:
+    def learn(self, source: Source, *, progress: bool = False) -> None:
         """Nothing to learn."""
 
 
@@ -91,7 +91,7 @@ class AnatomyMiner:
     not above the threshold, another p is drawn, at most 101 in all; then the last match counts, whatever its
     score. (The released code has a memory of one volume.)
 
-    matcher: frozen after `prepare`; it stays on the CPU, because it works in the loader's processes.
+    matcher: frozen but in `learn`; it stays on the CPU, because it works in the loader's processes.
     steps: how long it learns, on crops of `side` voxels of the grid. seed: of its learning.
     spacing: mm of the isotropic grid that volumes are resampled to for matching (2 in the original); 0 leaves
         them as they are. Trilinear, without smoothing.
@@ -110,6 +110,10 @@ class AnatomyMiner:
     room: int = 256 << 20
     _maps: OrderedDict[int, Maps] = field(default_factory=OrderedDict, repr=False)
 
+    def __post_init__(self) -> None:
+        """A miner that is given its weights needs no learning."""
+        self.matcher.requires_grad_(False).eval()
+
     @property
     def weights(self) -> Tensor:
         """All numbers of the matcher, BatchNorm's statistics among them, (n,) float64, a copy."""
@@ -123,10 +127,16 @@ class AnatomyMiner:
             x.copy_(part.view_as(x))
         self._maps.clear()
 
-    def prepare(self, source: Source) -> None:
+    def learn(self, source: Source, *, progress: bool = False) -> None:
         """Let the matcher learn on random overlapping crops of the source."""
         train_matcher(
-            self.matcher, source, steps=self.steps, seed=self.seed, spacing=self.spacing, side=self.side
+            self.matcher,
+            source,
+            steps=self.steps,
+            seed=self.seed,
+            spacing=self.spacing,
+            side=self.side,
+            progress=progress,
         )
         self._maps.clear()
 

@@ -223,6 +223,8 @@ def fit(
             run.sweep()
             run.write_settings(settings, _record(source, recipe, built, teaching, beside))
             run.write_skipped(source.skipped)
+        if checkpoint is None:
+            built.begin(source, progress=not arguments["quiet"])
         learner = Learner(
             built,
             recipe,
