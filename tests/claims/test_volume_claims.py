@@ -20,7 +20,7 @@ def tracoco_outcome(**dice):
     plan = tracoco._FULL
     grid = [{"arm": arm, "seed": seed, "data": "x"} for seed in plan.seeds for arm in plan.arms]
     results = [
-        {"dice": dice.get(p["arm"], 0.5) + WIGGLE[p["seed"]] * (i % 3), "hd95": 2.0, "not_found": 1}
+        {"dice": dice.get(p["arm"], 0.5) + WIGGLE[p["seed"] % 3] * (i % 3), "hd95": 2.0, "not_found": 1}
         for i, p in enumerate(grid)
     ]
     return tracoco._judge(plan, grid, results)
@@ -53,7 +53,8 @@ def alice_outcome(mined, chance, **dice):
     ]
     grid = [{"arm": arm, "seed": seed, "data": "x"} for seed in plan.seeds for arm in plan.arms]
     results = [
-        {"dice": dice.get(p["arm"].split()[0], 0.5) + WIGGLE[p["seed"]] * (i % 3)} for i, p in enumerate(grid)
+        {"dice": dice.get(p["arm"].split()[0], 0.5) + WIGGLE[p["seed"] % 3] * (i % 3)}
+        for i, p in enumerate(grid)
     ]
     return alice._judge(plan, shares, grid, results)
 

@@ -166,10 +166,11 @@ def test_pretraining_first(labelled_folder, tmp_path):
     for options, says in (
         ({"pretrain": "fixmatch"}, "fixmatch learns labels"),
         ({"pretrain": "dlc"}, "unknown method 'dlc'"),
+        ({"pretrain": "alice"}, "a method for images, and alice is for volumes"),
         ({"pretrain": "dcl", "encoder": f"run:{first}"}, "give one of them"),
     ):
         with pytest.raises(UsageError, match=says):
-            teach(labelled_folder, tmp_path / "other", **options)
+            teach(tmp_path / "absent", tmp_path / "other", **options)  # told before data are opened
 
 
 def test_a_learned_encoder_is_where_a_classifier_begins(labelled_folder, tmp_path):

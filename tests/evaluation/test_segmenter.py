@@ -7,7 +7,7 @@ from torch import nn
 
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.errors import TacitError, UsageError
-from tacit.evaluation.segmenter import WEIGHTS, load_segmenter, slide
+from tacit.evaluation.segmenter import WEIGHTS, count_windows, load_segmenter, slide
 
 pytest.importorskip("monai")
 
@@ -42,6 +42,7 @@ def test_what_every_window_says_alike_is_said_of_the_whole(shape, overlap):
     torch.testing.assert_close(found[0], torch.full(shape, 0.25))
     torch.testing.assert_close(found[1], volume.voxels[0])  # the last voxel of each axis, too
     assert max(seen) <= 4
+    assert sum(seen) == count_windows(shape, (8, 8, 8), overlap)
 
 
 def test_overlapping_windows_are_averaged():

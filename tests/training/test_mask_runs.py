@@ -12,11 +12,16 @@ from safetensors.torch import load_file
 import tacit
 from balls import ball, ball_folder, save
 from tacit.cli.main import main
+from tacit.data.open import open_source
+from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
 from tacit.evaluation.classifier import load_classifier
+from tacit.evaluation.mask_probe import MaskProbe
 from tacit.methods import mining
 from tacit.methods.anatomy_training import train_matcher
 from tacit.methods.registry import METHODS
+from tacit.methods.supervised_segmentation import SupervisedSegmentation
+from tacit.rng import Rng
 from tacit.training import fit as fit_module
 
 nibabel = pytest.importorskip("nibabel")
@@ -136,6 +141,18 @@ def test_a_resumed_alice_has_its_miner_already(balls, tmp_path, stopped, monkeyp
     assert "embedding learns" not in capsys.readouterr().err
     one, other = (load_file(run.folder / "encoder.safetensors") for run in (whole, part))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_probe_knows_beforehand_how_many_patches_it_takes(balls, monkeypatch):
+    source = open_source(balls, patch=(16, 16, 16), progress=False)
+    encoder = build_encoder(NET, channels=1, patch=(16, 16, 16))
+    method = SupervisedSegmentation(encoder)
+    method.prepare(source)
+    probe = MaskProbe(source, np.arange(8), Rng.of(0), np.array([1, 4, 6]), method)
+    taken, predict = [], method.predict
+    monkeypatch.setattr(method, "predict", lambda x: (taken.append(len(x)), predict(x))[1])
+    assert 0 <= probe.measure(encoder, torch.device("cpu"))["dice"] <= 1
+    assert sum(taken) == probe.passes > 3
 
 
 def test_a_learned_encoder_is_tuned_on_masks(balls, tmp_path):

@@ -34,7 +34,7 @@ class _Plan:
     volumes: tuple[int, int] | None = None
 
 
-_FULL = _Plan(3, 500, (0, 1, 2), tuple(_ARMS))
+_FULL = _Plan(3, 1000, (3, 4, 5), tuple(_ARMS))
 _QUICK = _Plan(3, 40, (0, 1), ("supervised", "cbc", "tracoco"), (24, 4))
 
 
@@ -120,16 +120,20 @@ CLAIM = Claim(
     "four others; pancreas, 6 of 62: 79.22 against 66.44 to 74.01)",
     design="msd_hippocampus (260 MR volumes of about 35 x 50 x 36 voxels of 1 mm, anterior and posterior "
     f"part), the last {TEST} for test; {_FULL.labelled} of the 200 others labelled, drawn anew for each of "
-    f"the seeds 0 to {_FULL.seeds[-1]}, the same for all arms. Arms: supervised; CPS (weight 0.1, Gaussian "
-    "ramp over the run); TraCoCo without its translation terms, which is co-training by confident "
-    "cross-entropy with CutMix (CBC); TraCoCo (correct form); the last two with weight 0.3 as in the "
-    "released scripts for the fewest labels. All: a 3-D U-Net of 3 levels from 8 channels without "
+    f"the seeds {_FULL.seeds[0]} to {_FULL.seeds[-1]}, the same for all arms. Arms: supervised; CPS (weight "
+    "0.1, Gaussian ramp over the run); TraCoCo without its translation terms, which is co-training by "
+    "confident cross-entropy with CutMix (CBC); TraCoCo (correct form); the last two with weight 0.3 as in "
+    "the released scripts for the fewest labels. All: a 3-D U-Net of 3 levels from 8 channels without "
     "dropout, patches of 16 x 24 x 16, not turned (what tells the two parts apart is where they lie; both "
     "were settled with supervision alone on 20 volumes of the 200), 2 labelled and 2 unlabelled a step, "
     f"{_FULL.steps} steps of SGD 0.05, momentum 0.9, poly 0.9, the first network after the last step, "
     "windows that overlap by half. Nothing is selected. The supervised loss is the same for all: "
     "cross-entropy and soft Dice of all three classes. Metric: Dice, mean over the two parts and the test "
     "volumes. Decision: 95 % intervals (Student's t over draws); a part holds if its interval lies above "
-    f"0, and does not below {_RELEVANT:g} point. All three must hold.",
+    f"0, and does not below {_RELEVANT:g} point. All three must hold. Version 1 had 500 steps and the seeds "
+    "0 to 2, and was inconclusive: in one of the draws co-training had hardly found one of the parts yet. On "
+    "training volumes supervision alone came to 58.5 % in 500 steps, 78.5 in 1000 and 80.5 in 2000. Nothing "
+    "else was changed.",
     experiment=_experiment,
+    version=2,
 )

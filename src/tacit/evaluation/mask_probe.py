@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from tacit.data.source import Source
+from tacit.data.volumes import volumes_of
 from tacit.evaluation.online import OnlineProbe, at_most
 from tacit.evaluation.segmentation import dice_score, mean_of_known
-from tacit.evaluation.segmenter import predicted_pairs
+from tacit.evaluation.segmenter import count_windows, predicted_pairs
 from tacit.methods.segmentation import Segmentation
 from tacit.rng import Rng
 
@@ -32,6 +33,12 @@ class MaskProbe(OnlineProbe):
         super().__init__(source, train[:0], rng)
         self.queries = at_most(held_out, _VOLUMES, rng("held out"))
         self.method = method
+
+    @property
+    def passes(self) -> int:
+        """Windows of all volumes that are looked at."""
+        shapes = volumes_of(self.source).shapes[self.queries].tolist()
+        return sum(count_windows(shape, self.method.patch) for shape in shapes)
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """Nothing."""

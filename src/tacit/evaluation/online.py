@@ -41,6 +41,11 @@ class OnlineProbe:
         """Whether there is something to probe."""
         return len(self.bank) > 0 and len(self.queries) > 0
 
+    @property
+    def passes(self) -> int:
+        """How many samples `measure` takes through the network, or how many patches."""
+        return len(self.health) + len(self.bank) + len(self.queries)
+
     def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """What `look` gives and, with labels, `knn` (accuracy). The encoder's mode is kept."""
         values = self.look(encoder, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -89,6 +90,13 @@ def slide(
         sw_device=device,
         device="cpu",
     )[0].float()
+
+
+def count_windows(shape: Sequence[int], patch: Sequence[int], overlap: float = OVERLAP) -> int:
+    """How many windows `slide` takes of a volume of this shape."""
+    strides = [max(1, int(side * (1 - overlap))) for side in patch]
+    sides = zip(shape, patch, strides, strict=True)
+    return math.prod(1 + math.ceil(max(0, n - side) / stride) for n, side, stride in sides)
 
 
 def predicted_pairs(

@@ -47,6 +47,7 @@ from tacit.training.ingredients import (
 from tacit.training.keeper import SAVE_EVERY, resumable
 from tacit.training.learner import Learner
 from tacit.training.loader import Plan
+from tacit.training.pretraining import check_before, check_pretraining, learn_first
 from tacit.training.progress import ProgressBar
 from tacit.training.pulse import Pulse
 from tacit.training.resources import check_disk, explaining_memory, state_bytes
@@ -153,8 +154,9 @@ def fit(
         warmup: share of the steps in which the rate rises from 0.
         clip: largest norm of the gradient.
         mu: unlabelled images per labelled one in a step; batch_size counts the unlabelled ones.
-        accumulate: parts in which a batch is computed, to save memory. Contrastive methods compare
-            the images of one part with each other, so parts change what is learned.
+        accumulate: parts in which a batch is computed, to save memory. A loss that compares the samples
+            of one part with each other, or divides by sums over them, then learns something else; a note
+            says so.
         precision: auto is bf16 where the device is good at it, else 32.
         device: auto, cpu, cuda, mps.
         devices: how many of them.
@@ -182,6 +184,7 @@ def fit(
     arguments["encoder"] = encoder or learns.default_encoder
     check_arguments(arguments)
     refuse_label_options(arguments, learns)
+    check_pretraining(arguments, learns)
     arguments["options"] = complete_options(learns, method, options or {})
     for name in ("patch", "spacing"):  # in one spelling, for run.yaml
         if (sides := three(name, arguments[name])) is not None:
@@ -195,8 +198,8 @@ def fit(
     arguments["quiet"] = quiet or not is_main_process()
     recipe, settings = recipe_for(learns, arguments), describe(arguments)
     if pretrain is not None:
-        _check_before(arguments, learns, recipe)
-        arguments["encoder"] = _pretrained(arguments, run)
+        check_before(arguments, learns, recipe)
+        arguments["encoder"] = learn_first(fit, arguments, run)
     whole, side = open_data(arguments)
     check_fit(learns, method, whole)
     train = whole.splits.get("train", np.arange(len(whole)))
@@ -297,44 +300,6 @@ def _probe(
     return HeldOutProbe(teaching.whole, train, rng, teaching.held_out, cast(SemiSupervised, method))
 
 
-_SHARED = (
-    *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
-    *("masks", "patch", "window", "spacing", "save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
-)  # what a run and its pretraining have in common
-
-
-def _check_before(arguments: Mapping[str, Any], learns: type[Method], recipe: Recipe) -> None:
-    """Refuse before the pretraining, not after it, data or budgets that cannot be learned from."""
-    whole, _ = open_data(arguments)
-    check_fit(learns, arguments["method"], whole)
-    if learns.learns_labels:
-        train = whole.splits.get("train", np.arange(len(whole)))
-        teach({**arguments, "quiet": True}, recipe, whole, train)
-
-
-def _pretrained(arguments: Mapping[str, Any], run: Run) -> str:
-    """Learn the encoder without labels first, or go on with that; its spec string."""
-    if isinstance(arguments["encoder"], str) and arguments["encoder"].startswith("run:"):
-        raise UsageError(
-            "--pretrain learns a new encoder, and --encoder names a learned one: give one of them"
-        )
-    slug = arguments["pretrain"]
-    if method_class(slug).learns_labels:
-        raise UsageError(f"--pretrain takes a self-supervised method, and {slug} learns labels")
-    first = Run(run.folder.with_name(f"{run.folder.name}-{slug}"))
-    fit(
-        slug,
-        arguments["data"],
-        out=first.folder,
-        labels="none",
-        resume=first.begun,
-        epochs=arguments["pretrain_epochs"],
-        batch_size=arguments["pretrain_batch_size"],
-        **{name: arguments[name] for name in _SHARED},
-    )
-    return f"run:{first.folder}"
-
-
 def _record(
     source: Source, recipe: Recipe, method: Method, teaching: Teaching | None, beside: Source | None
 ) -> dict[str, Any]:
@@ -400,7 +365,7 @@ def _note_parts(learner: Learner, slug: str) -> None:
     if parts > 1 and not learner.method.accumulates:
         size = learner.plan.batch_size // parts
         print(
-            f"note: {slug} compares the images of one part: {parts} parts of {size} are not a batch of "
+            f"note: the loss of {slug} is taken over one part: {parts} parts of {size} are not a batch of "
             f"{learner.plan.batch_size}",
             file=sys.stderr,
         )

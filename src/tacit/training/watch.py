@@ -189,12 +189,14 @@ class Watch(Callback):
     def _foretell(self, learner: Learner, done: int) -> None:
         """Say how long it will take, and whether memory is tight."""
         plan, device = learner.plan, learner.device
-        probe = len(self.probe.health) + len(self.probe.bank) + len(self.probe.queries)
-        probes = (plan.total - done) // (plan.steps_per_epoch * self.probe_every)
-        looks = (plan.total - done) // self.look_every + probes * probe / max(1, len(self.probe.health))
-        seconds = self.forecast.seconds(plan.total - done) + looks * self._look_seconds
+        left = plan.total - done
+        probes = left // (plan.steps_per_epoch * self.probe_every)
+        looks = left // self.look_every * self._look_seconds
+        seconds = (
+            self.forecast.seconds(left) + looks + probes * self.probe.passes * self._pass_seconds(learner)
+        )
         self.bar.say(
-            f"forecast: about {duration(seconds)} for {plan.total - done:,} steps; "
+            f"forecast: about {duration(seconds)} for {left:,} steps; "
             f"peak memory {gib(peak_memory(device))}; a checkpoint takes {gib(state_bytes(learner.method))}"
         )
         if memory_is_tight(device):
@@ -203,6 +205,13 @@ class Watch(Callback):
                 "note: memory is nearly full; if it does not suffice, pass "
                 + options_that_save_memory(learner.method, plan, device, full=full)
             )
+
+    def _pass_seconds(self, learner: Learner) -> float:
+        """Seconds that one sample takes through the network: of a look, or a third of its share of a step."""
+        if len(self.probe.health):
+            return self._look_seconds / len(self.probe.health)
+        labelled = learner.labelled.batch_size if learner.labelled else 0
+        return self.forecast.seconds(1) / (3 * (learner.plan.batch_size + labelled))
 
     def on_train_start(self, trainer: Trainer, learner: Learner) -> None:  # type: ignore[override]
         """From here on SIGINT and SIGTERM end the run after the step under way; a second one at once.

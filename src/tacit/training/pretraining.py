@@ -1,0 +1,73 @@
+"""`tacit fit --pretrain`: the encoder is learned without labels first, in a run of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tacit.errors import UsageError
+from tacit.methods.base import Method
+from tacit.methods.recipe import Recipe
+from tacit.methods.registry import method_class
+from tacit.training.ingredients import check_fit, open_data
+from tacit.training.run import Run
+from tacit.training.teaching import teach
+
+_SHARED = (
+    *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
+    *("masks", "patch", "window", "spacing", "save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
+)  # what a run and its pretraining have in common
+
+
+def check_pretraining(arguments: Mapping[str, Any], learns: type[Method]) -> None:
+    """Refuse a pretraining that cannot be, before any data are opened.
+
+    Raises:
+        UsageError: an unknown method, one that learns labels or from other data, or an encoder that has
+            learned already.
+    """
+    slug, encoder = arguments["pretrain"], arguments["encoder"]
+    if slug is None:
+        return
+    first = method_class(slug)
+    if first.learns_labels:
+        raise UsageError(f"--pretrain takes a self-supervised method, and {slug} learns labels")
+    if first.modality != learns.modality:
+        raise UsageError(
+            f"--pretrain takes a method for {learns.modality}s, and {slug} is for {first.modality}s"
+        )
+    if isinstance(encoder, str) and encoder.startswith("run:"):
+        raise UsageError(
+            "--pretrain learns a new encoder, and --encoder names a learned one: give one of them"
+        )
+
+
+def check_before(arguments: Mapping[str, Any], learns: type[Method], recipe: Recipe) -> None:
+    """Refuse before the pretraining, not after it, data or budgets that cannot be learned from."""
+    whole, _ = open_data(arguments)
+    check_fit(learns, arguments["method"], whole)
+    if learns.learns_labels:
+        train = whole.splits.get("train", np.arange(len(whole)))
+        teach({**arguments, "quiet": True}, recipe, whole, train)
+
+
+def learn_first(fit: Callable[..., Run], arguments: Mapping[str, Any], run: Run) -> str:
+    """Learn the encoder without labels, or go on with that; its spec string.
+
+    fit: `tacit.fit`. run: of the method that comes after; the pretraining's folder lies beside its own.
+    """
+    slug = arguments["pretrain"]
+    first = Run(run.folder.with_name(f"{run.folder.name}-{slug}"))
+    fit(
+        slug,
+        arguments["data"],
+        out=first.folder,
+        labels="none",
+        resume=first.begun,
+        epochs=arguments["pretrain_epochs"],
+        batch_size=arguments["pretrain_batch_size"],
+        **{name: arguments[name] for name in _SHARED},
+    )
+    return f"run:{first.folder}"
