@@ -86,6 +86,7 @@ def test_the_test_part_is_a_quarter_and_keeps_groups_whole(labelled_folder):
     [
         (["--methods", "dcl"], "dcl learns no labels"),
         (["--methods", "fixmtach"], "did you mean 'fixmatch'"),
+        (["--methods", "tracoco"], "tracoco learns masks, and curves compare methods for classes"),
         (["--budgets", "few"], "whole numbers separated by commas"),
         (["--budgets", "0"], "1 label per class at least"),
         (["--seeds", "1"], "2 seeds at least"),

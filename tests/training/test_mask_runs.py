@@ -299,3 +299,10 @@ def test_a_volume_encoder_is_probed_and_embeds(balls, tmp_path):
     tacit.embed(run, balls, tmp_path / "e.npz", device="cpu")
     with np.load(tmp_path / "e.npz") as found:
         assert found["embedding"].shape == (9, 32)
+
+
+def test_a_curve_of_volumes_is_refused_before_its_first_run(balls, tmp_path, capsys):
+    words = ["curve", "--data", str(balls), "--methods", "fixmatch", "--out", str(tmp_path / "curve")]
+    assert main(words) == 2
+    assert "fixmatch learns from images, and the data are volumes" in capsys.readouterr().err
+    assert not (tmp_path / "curve").exists()

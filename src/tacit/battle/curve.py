@@ -20,6 +20,7 @@ from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
 from tacit.methods.registry import method_class
 from tacit.rng import Rng
+from tacit.training.ingredients import check_fit
 
 BASELINE = "supervised"
 _TEST = 0.25  # of the labelled samples, where the data bring no test split
@@ -106,6 +107,8 @@ def curve(
         "ema": ema,
     }
     source = _open(shared)
+    for name in names[1:]:
+        check_fit(method_class(name), name, source)
     if not quiet:
         print(f"{len(names)} methods x {len(sizes)} budgets x {seeds} seeds, graded on "
               f"{len(source.splits['test'])} test images", flush=True)  # fmt: skip
@@ -189,6 +192,11 @@ def _methods(words: str | Sequence[str]) -> list[str]:
     for name in names:
         if not method_class(name).learns_labels:
             raise UsageError(f"{name} learns no labels, so it has no curve; see tacit methods")
+        if method_class(name).learns_masks:
+            raise UsageError(
+                f"{name} learns masks, and curves compare methods for classes: run tacit fit {name} and "
+                "tacit fit supervised-segmentation with the same --labelled and --seed instead"
+            )
     return list(dict.fromkeys([BASELINE, *names]))
 
 
