@@ -301,8 +301,9 @@ def test_a_volume_encoder_is_probed_and_embeds(balls, tmp_path):
         assert found["embedding"].shape == (9, 32)
 
 
-def test_a_curve_of_volumes_is_refused_before_its_first_run(balls, tmp_path, capsys):
-    words = ["curve", "--data", str(balls), "--methods", "fixmatch", "--out", str(tmp_path / "curve")]
+@pytest.mark.parametrize("method", ["fixmatch", "supervised"])
+def test_a_curve_of_volumes_is_refused_before_its_first_run(method, balls, tmp_path, capsys):
+    words = ["curve", "--data", str(balls), "--methods", method, "--out", str(tmp_path / "curve")]
     assert main(words) == 2
-    assert "fixmatch learns from images, and the data are volumes" in capsys.readouterr().err
+    assert f"{method} learns from images, and the data are volumes" in capsys.readouterr().err
     assert not (tmp_path / "curve").exists()

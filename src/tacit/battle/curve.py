@@ -84,7 +84,7 @@ def curve(
         Tables, tests and verdicts; curve.json, curve.csv, curve.md and curve.png in `out` hold them, too.
 
     Raises:
-        UsageError: an unknown method, a budget below 1, too few labels.
+        UsageError: an unknown method or one for other data, a budget below 1, too few labels.
         TacitError: a run failed; the others are kept.
     """
     names, sizes = _methods(methods), _budgets(budgets)
@@ -107,7 +107,7 @@ def curve(
         "ema": ema,
     }
     source = _open(shared)
-    for name in names[1:]:
+    for name in reversed(names):  # the baseline last: it was not asked for
         check_fit(method_class(name), name, source)
     if not quiet:
         print(f"{len(names)} methods x {len(sizes)} budgets x {seeds} seeds, graded on "
