@@ -23,6 +23,7 @@ from tacit.methods.registry import METHODS
 from tacit.methods.supervised_segmentation import SupervisedSegmentation
 from tacit.rng import Rng
 from tacit.training import fit as fit_module
+from tacit.training.forecast import Forecast
 
 nibabel = pytest.importorskip("nibabel")
 pytest.importorskip("monai")
@@ -153,6 +154,15 @@ def test_a_probe_knows_beforehand_how_many_patches_it_takes(balls, monkeypatch):
     monkeypatch.setattr(method, "predict", lambda x: (taken.append(len(x)), predict(x))[1])
     assert 0 <= probe.measure(encoder, torch.device("cpu"))["dice"] <= 1
     assert sum(taken) == probe.passes > 3
+
+
+def test_the_forecast_counts_the_patches_of_probes(balls, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Forecast, "seconds", lambda self, steps: float(steps))  # of one second each
+    monkeypatch.setattr(MaskProbe, "passes", 120)
+    settings = {**TINY, "epochs": 4, "quiet": False, "labelled": 4, "mu": 1.0}
+    tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **settings)
+    # 6 of 16 steps are left, and 1 probe after each 4: a patch takes a third of one of a step's 4
+    assert "forecast: about 16 s for 6 steps" in capsys.readouterr().err
 
 
 def test_a_learned_encoder_is_tuned_on_masks(balls, tmp_path):
