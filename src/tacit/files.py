@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and values that their JSON can hold."""
 
 from __future__ import annotations
 

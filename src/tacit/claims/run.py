@@ -24,12 +24,12 @@ from tacit.training.run import versions
 CLAIMS = {
     "dcl": ("tacit.claims.dcl", "DCL beats InfoNCE at small batches; the gap shrinks as the batch grows", 40),
     "semixup": ("tacit.claims.semixup", "Semixup with n labels is as good as supervision with 6 n", 15),
-    "alice": ("tacit.claims.alice", "Places mined in other patients show the same anatomy; it pays", 40),
+    "alice": ("tacit.claims.alice", "Places mined in other patients show the same anatomy; it pays", 15),
     "tracoco": ("tacit.claims.tracoco", "TraCoCo segments better than supervision, CPS and itself alone", 40),
     "joint-image-volume": (
         "tacit.claims.joint_image_volume",
         "slices and volumes together teach more of volumes than slices alone",
-        25,
+        20,
     ),
 }
 

@@ -39,9 +39,9 @@ def counted(
     begun: int = 0,
     unit: str = "files",
 ) -> Iterator[T]:
-    """Pass the items on under a bar on stderr with files/s and the time left; no bar off a terminal.
+    """Pass the items on under a bar on stderr with their rate and the time left; no bar off a terminal.
 
-    total: all there is to do; begun: how much of it was done before the first item. unit: of the rate.
+    total: all there is to do; begun: how much of it was done before the first item. unit: what is counted.
     """
     console = Console(stderr=True)
     if not (shown and console.is_terminal):

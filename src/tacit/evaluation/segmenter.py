@@ -93,7 +93,10 @@ def slide(
 
 
 def count_windows(shape: Sequence[int], patch: Sequence[int], overlap: float = OVERLAP) -> int:
-    """How many windows `slide` takes of a volume of this shape."""
+    """How many windows `slide` takes of a volume.
+
+    shape, patch: sides (X, Y, Z) in voxels. overlap: of neighbouring windows along each axis, in [0, 1).
+    """
     strides = [max(1, int(side * (1 - overlap))) for side in patch]
     sides = zip(shape, patch, strides, strict=True)
     return math.prod(1 + math.ceil(max(0, n - side) / stride) for n, side, stride in sides)

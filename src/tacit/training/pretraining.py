@@ -45,7 +45,12 @@ def check_pretraining(arguments: Mapping[str, Any], learns: type[Method]) -> Non
 
 
 def check_before(arguments: Mapping[str, Any], learns: type[Method], recipe: Recipe) -> None:
-    """Refuse before the pretraining, not after it, data or budgets that cannot be learned from."""
+    """Refuse before the pretraining, not after it, data or budgets that cannot be learned from.
+
+    Raises:
+        UsageError: data of another kind, or too few labels.
+        TacitError: files that cannot be used.
+    """
     whole, _ = open_data(arguments)
     check_fit(learns, arguments["method"], whole)
     if learns.learns_labels:
@@ -57,6 +62,9 @@ def learn_first(fit: Callable[..., Run], arguments: Mapping[str, Any], run: Run)
     """Learn the encoder without labels, or go on with that; its spec string.
 
     fit: `tacit.fit`. run: of the method that comes after; the pretraining's folder lies beside its own.
+
+    Raises:
+        UsageError, TacitError: as `fit` does.
     """
     slug = arguments["pretrain"]
     first = Run(run.folder.with_name(f"{run.folder.name}-{slug}"))
