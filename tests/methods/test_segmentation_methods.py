@@ -258,7 +258,7 @@ def test_the_mean_teacher_starts_as_the_student_follows_it_and_gets_no_gradient(
     with torch.no_grad():
         for p in method.encoder.parameters():
             p.add_(1.0)
-    method.after_step(Step(9, 100, 0, 1))  # a = 0.9
+    method.after_step(Step(9, 1000, 0, 1))  # a = 0.9
     for old, new in zip(before, method.teacher[0].parameters(), strict=True):
         torch.testing.assert_close(new, old + 0.1)
 

@@ -196,7 +196,8 @@ def test_the_command_line_from_volumes_to_masks(balls, tmp_path, capsys):
     out, masks = str(tmp_path / "run"), str(tmp_path / "masks")
     words = ["--labelled", "3", "--encoder", NET, "--patch", "16,16,16", "--epochs", "1", "--device", "cpu"]
     assert main(["fit", "tracoco", "--data", str(balls), "--out", out, *words]) == 0
-    assert "tacit predict" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "tacit predict" in last or ("is below" in last and "try" in last)  # four steps may be too few
     assert main(["predict", out, "--data", str(balls), "--out", masks, "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "Dice" in said

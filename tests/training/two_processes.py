@@ -71,6 +71,7 @@ def learn(name, data, out, devices):
         lr_scaling="none",
         schedule="constant",
         warmup=0.0,
+        recipe="paper",
         batch_size=16,
         epochs=2,
         device="cpu",

@@ -32,7 +32,14 @@ from tacit.views.warp import (
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STILL = Warp(rotate=0, zoom=0, shift=0, noise=0)
 EVERYTHING = replace(
-    STRONG, flip=0.5, brightness=0.3, contrast=0.3, gamma=(0.5, 2.0), noise_floor=0.0, noise_probability=0.7
+    STRONG,
+    noise=0.2,
+    flip=0.5,
+    brightness=0.3,
+    contrast=0.3,
+    gamma=(0.5, 2.0),
+    noise_floor=0.0,
+    noise_probability=0.7,
 )
 
 

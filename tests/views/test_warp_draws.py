@@ -17,7 +17,16 @@ from tacit.views.warp import NATURAL_WEAK, STRONG, Warp, WarpChoices, draw_choic
 
 STILL = Warp(rotate=0, zoom=0, shift=0, noise=0)
 EVERYTHING = replace(
-    STRONG, flip=0.5, brightness=0.3, contrast=0.3, gamma=(0.5, 2.0), noise_floor=0.0, noise_probability=0.7
+    STRONG,
+    noise=0.2,
+    randaugment=2,
+    quarter_turns=0.5,
+    flip=0.5,
+    brightness=0.3,
+    contrast=0.3,
+    gamma=(0.5, 2.0),
+    noise_floor=0.0,
+    noise_probability=0.7,
 )
 
 
@@ -86,6 +95,7 @@ def test_a_strength_of_its_own_changes_nothing_else():
     for part, fields in [
         ("light", {"brightness": 0.0, "contrast": 0.0}),
         ("gamma", {"gamma": (1.0, 1.0)}),
+        ("operations", {"randaugment": 0}),
         ("noise", {"noise": 0.0}),
         ("hole", {"cutout": 0.0}),
     ]:

@@ -13,14 +13,17 @@ import numpy as np
 
 from tacit.battle.outcome import CurveOutcome, write_outcome
 from tacit.claims.cells import Cells
-from tacit.claims.graded import graded_run
+from tacit.claims.graded import graded_floors, graded_run
 from tacit.data.budget import group_split
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
+from tacit.data.statistics import colourful
 from tacit.errors import UsageError
 from tacit.methods.registry import method_class
 from tacit.rng import Rng
 from tacit.training.ingredients import check_fit
+from tacit.training.views import say
+from tacit.views.presets import choose
 
 BASELINE = "supervised"
 _TEST = 0.25  # of the labelled samples, where the data bring no test split
@@ -37,13 +40,14 @@ def curve(
     labels: str | None = None,
     groups: str | None = None,
     size: int | None = None,
+    views: str | None = None,
     steps: int = 1000,
     batch_size: int = 64,
     mu: float = 2.0,
     optimizer: str = "adam",
     lr: float = 1e-3,
     weight_decay: float = 0.0,
-    ema: float | None = 0.99,
+    ema: float | None = None,
     options: Mapping[str, Any] | None = None,
     jobs: int | None = None,
     device: str = "cpu",
@@ -55,7 +59,9 @@ def curve(
     For each seed and budget one draw of labels serves all methods. Data without a test split lose a quarter
     of their labelled samples (stratified, whole groups) to it before anything is drawn. All methods have
     the same encoder, optimiser, batches and steps, and are graded after the last step. Every run is kept as
-    soon as it is done: the same command goes on where it was stopped.
+    soon as it is done: the same command goes on where it was stopped. Beside the methods are their floors:
+    what the same labels give without learning, by the most frequent class and by logistic regression on
+    pixels and on the frozen encoder that all begin with.
 
     Args:
         data: labelled images, as `tacit fit` takes them.
@@ -67,13 +73,14 @@ def curve(
         labels: CSV of file names and labels.
         groups: CSV of file names and groups, or re:PATTERN.
         size: side in pixels of what the encoder sees.
+        views: how views are made, as `tacit fit` takes it; default: by what the pictures are like.
         steps: optimiser steps of a run, about: whole passes over the unlabelled images are taken.
         batch_size: unlabelled images per step.
         mu: unlabelled images per labelled one in a step.
         optimizer: any that timm knows, for all methods.
         lr: learning rate, for all methods.
         weight_decay: for all methods.
-        ema: decay of the averaged network that is graded, for all methods; none takes each method's own.
+        ema: largest decay of the averaged network, for all methods; default: each method's own.
         options: further options of methods, {method: {option: value}}.
         jobs: runs at once, one thread each; default one per core.
         device: auto, cpu, cuda, mps.
@@ -98,6 +105,7 @@ def curve(
         "encoder": encoder,
         "size": size,
         "device": device,
+        "views": views,
         "steps": steps,
         "batch_size": batch_size,
         "mu": mu,
@@ -110,13 +118,16 @@ def curve(
     for name in reversed(names):  # the baseline last: it was not asked for
         check_fit(method_class(name), name, source)
     if not quiet:
+        channels = source.spec.shape[0] if colourful(source) else 1
+        for line in say(choose(views, channels=channels, classes=source.spec.classes)):
+            print(line, flush=True)
         print(f"{len(names)} methods x {len(sizes)} budgets x {seeds} seeds, graded on "
               f"{len(source.splits['test'])} test images", flush=True)  # fmt: skip
     shared["fingerprint"] = f"{source.fingerprint}-{joblib.hash(source.labels)}"
     folder = Path(out) if out is not None else Path("curves") / (Path(os.fspath(data)).name or "data")
     cells = Cells(
         folder / "cells",
-        "curve 2",
+        "curve 3",
         jobs=joblib.cpu_count() if jobs is None else jobs,
         say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
     )
@@ -131,7 +142,13 @@ def curve(
         for budget, seed, method in product(sizes, range(seeds), names)
     ]
     results = cells.run(_cell, grid)
-    outcome = CurveOutcome.of(grid, results, baseline=BASELINE)
+    drawn = [{"budget": budget, "seed": seed, **shared} for budget, seed in product(sizes, range(seeds))]
+    floors = [
+        ({**parameters, "method": name}, grades)
+        for parameters, found in zip(drawn, cells.run(_floors, drawn), strict=True)
+        for name, grades in found.items()
+    ]
+    outcome = CurveOutcome.of(grid, results, baseline=BASELINE, floors=floors)
     write_outcome(folder, outcome)
     if not quiet:
         print(f"written: {folder / 'curve.png'}, .md, .csv and .json", flush=True)
@@ -146,6 +163,7 @@ def _cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
     same = (
         "encoder",
         "size",
+        "views",
         "optimizer",
         "lr",
         "weight_decay",
@@ -162,6 +180,12 @@ def _cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
         options=options,
         **{name: parameters[name] for name in (*same, "seed", "device")},
     )
+
+
+def _floors(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the same labels give without learning."""
+    same = {name: parameters[name] for name in ("seed", "encoder", "size", "device")}
+    return graded_floors(_open(parameters), per_class=parameters["budget"], **same)
 
 
 def _open(parameters: Mapping[str, Any]) -> Source:

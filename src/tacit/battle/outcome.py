@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Point:
     """One method at one budget, over seeds, in percent and points of balanced accuracy.
 
     labels: mean number of labels that were learned from. gain: over the baseline with the same labels,
-    paired by seed; its p values are one-sided (greater). None for the baseline itself.
+    paired by seed; its p values are one-sided (greater). None for the baseline itself and for floors.
+    floor: whether it is one: what the same labels give without learning.
     kappa, mae, ece: means of the quadratic kappa, the error in grades and the calibration error.
     """
 
@@ -38,6 +39,7 @@ class Point:
     kappa: float
     mae: float
     ece: float
+    floor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,14 @@ class CurveOutcome:
 
     @classmethod
     def of(
-        cls, grid: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]], *, baseline: str
+        cls,
+        grid: Sequence[Mapping[str, Any]],
+        results: Sequence[Mapping[str, Any]],
+        *,
+        baseline: str,
+        floors: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
     ) -> CurveOutcome:
-        """From the runs' parameters and grades, in the same order."""
+        """From the runs' parameters and grades, in the same order; floors as pairs of both."""
         cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
         for parameters, result in zip(grid, results, strict=True):
             cells.setdefault((parameters["method"], parameters["budget"]), []).append(result)
@@ -59,6 +66,11 @@ class CurveOutcome:
             _point(method, budget, found, cells[baseline, budget] if method != baseline else None)
             for (method, budget), found in sorted(cells.items(), key=lambda item: item[0][1])
         )
+        below: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+        for parameters, result in floors:
+            below.setdefault((parameters["method"], parameters["budget"]), []).append(result)
+        points += tuple(replace(_point(*key, found, None), floor=True) for key, found in below.items())
+        points = tuple(sorted(points, key=lambda point: point.budget))
         own = ("method", "budget", "seed", "options")
         return cls(points, {key: value for key, value in grid[0].items() if key not in own})
 
@@ -67,7 +79,7 @@ class CurveOutcome:
         return [
             {
                 "labels per class": str(p.budget),
-                "method": p.method,
+                "method": f"floor: {p.method}" if p.floor else p.method,
                 "balanced accuracy in % [95 %]": _percent(p.accuracy),
                 "gain over supervised [95 %]": "" if p.gain is None else str(p.gain.difference),
                 "Wilcoxon p": "" if p.gain is None else f"{p.gain.wilcoxon:.3f}",
@@ -78,8 +90,25 @@ class CurveOutcome:
             for p in self.points
         ]
 
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each method that lies below a floor, in the mean over label draws."""
+        lines = []
+        for point in (p for p in self.points if not p.floor):
+            floors = [p for p in self.points if p.floor and p.budget == point.budget]
+            best = max(floors, key=lambda p: p.accuracy.mean, default=None)
+            if best is not None and point.accuracy.mean < best.accuracy.mean:
+                own, floor = point.accuracy.mean, best.accuracy.mean
+                lines.append(
+                    f"warning: {point.method} with {point.budget} labels per class ({own:.1f} %) is below "
+                    f"'{best.method}' ({floor:.1f} %), which needs no learning: more --steps, or an "
+                    f"--encoder "
+                    "that has learned, is most likely to help"
+                )
+        return lines
+
     def __str__(self) -> str:
-        return as_table(self.rows())
+        return "\n".join([as_table(self.rows()), *self.warnings])
 
 
 def _percent(interval: Interval) -> str:
@@ -115,7 +144,8 @@ def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
         folder / "curve.md",
         "# Label-efficiency curve\n\n"
         f"{as_table(outcome.rows())}\n\n"
-        "Means over label draws; gains are paired by draw, in points of balanced accuracy, with one-sided "
+        + "".join(f"{line}\n\n" for line in outcome.warnings)
+        + "Means over label draws; gains are paired by draw, in points of balanced accuracy, with one-sided "
         "p values (greater).\n\n![curve](curve.png)\n",
     )
     with replacing(folder / "curve.png") as file:
@@ -139,7 +169,11 @@ def _draw(outcome: CurveOutcome, file: Any) -> None:
             ]
         )
         beside = 1 + 0.03 * (i - len(methods) / 2)  # so that intervals do not hide each other
-        axes.errorbar([p.budget * beside for p in points], mean, reach, marker="o", capsize=3, label=method)
+        style: dict[str, Any] = {"marker": "o"}
+        if points[0].floor:
+            style = {"marker": "_", "linestyle": ":", "color": "grey"}
+        label = f"floor: {method}" if points[0].floor else method
+        axes.errorbar([p.budget * beside for p in points], mean, reach, capsize=3, label=label, **style)
     budgets = sorted({point.budget for point in outcome.points})
     axes.set_xscale("log")
     axes.set_xticks(budgets, labels=[str(b) for b in budgets])

@@ -16,6 +16,7 @@ from tacit.errors import UsageError
 from tacit.methods.registry import all_methods, method_class
 from tacit.training.fit import fit
 from tacit.training.run import is_main_process
+from tacit.training.summary import Summary
 
 _USAGE = "--data WHERE [--encoder SPEC] [--out DIR] [--config FILE] [--method.OPTION VALUE] ..."
 
@@ -40,6 +41,10 @@ def run(argv: Sequence[str]) -> None:
     print(f"encoder: {result.folder / 'encoder.safetensors'}")
     print(f"report:  {result.folder / 'report.html'}")
     learns = method_class(slug)
+    summary = Summary.load(result.folder)
+    if summary is not None and summary.above is not None:
+        print(summary.lines()[-1])
+        return
     if learns.learns_labels:
         target = "FOLDER" if learns.learns_masks else "FILE.csv"
         print(f"next:    tacit predict {result.quoted} --data WHERE --out {target}")

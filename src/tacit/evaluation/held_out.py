@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from sklearn.metrics import balanced_accuracy_score
@@ -10,45 +12,129 @@ from torch import Tensor, nn
 from tacit.batch import Batch
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
+from tacit.evaluation.batch_statistics import (
+    LEAST,
+    Modes,
+    by_batch,
+    estimate_again,
+    even_parts,
+    tracking_layers,
+)
 from tacit.evaluation.features import extract, still_view
 from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
 from tacit.methods.semi_supervised import SemiSupervised
 from tacit.rng import Rng
 
+_LEARNED = 512  # labelled training samples by which evaluation and training mode are compared
+
 
 class HeldOutProbe(OnlineProbe):
     """`OnlineProbe` for a method that predicts: instead of a kNN vote, its own predictions.
 
-    Only labels that were held out are looked at; no gradient comes from them.
+    Only labels that were held out are looked at, and, to compare both modes of BatchNorm, those that are
+    learned from; no gradient comes from them.
     """
 
     score = "balanced_accuracy"
 
     def __init__(
-        self, source: Source, train: np.ndarray, rng: Rng, held_out: np.ndarray, method: SemiSupervised
+        self,
+        source: Source,
+        train: np.ndarray,
+        rng: Rng,
+        held_out: np.ndarray,
+        learned: np.ndarray,
+        method: SemiSupervised,
     ) -> None:
-        """held_out: positions of the source with labels that are not learned from."""
+        """held_out, learned: positions of the source with labels."""
         super().__init__(source, train, rng)
         self.bank = np.empty(0, np.int64)
         self.queries = at_most(held_out, LABELLED, rng("held out"))
-        self.method = method
+        self.learned = at_most(learned, _LEARNED, rng("learned"))
+        self.method, self._rng = method, rng
+
+    @property
+    def passes(self) -> int:
+        """How many samples `measure` takes through the network."""
+        return super().passes + 2 * len(self.learned)
 
     def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
-        """What `look` gives and, with held-out labels, `balanced_accuracy`."""
+        """What `look` gives, `balanced_accuracy` with held-out labels, and both modes of BatchNorm."""
         values = self.look(encoder, device)
         if len(self.queries):
             found = held_out_logits(self.method, self.source, self.queries, device).argmax(1).numpy()
             values[self.score] = float(balanced_accuracy_score(self.source.labels[self.queries], found))
+        if (modes := self.modes(device)) is not None:
+            values |= {"evaluation_mode": modes.evaluation, "training_mode": modes.training}
         return values
+
+    def modes(self, device: torch.device) -> Modes | None:
+        """Accuracy of the network that is evaluated on labels that it learned, None without BatchNorm."""
+        if not tracking_layers(self.method.evaluated) or len(self.learned) < 2:
+            return None
+        parts = even_parts(self.learned, self._rng("modes").numpy())
+        order, largest = np.concatenate(parts), max(map(len, parts))
+        labels = self.source.labels[order]
+
+        def accuracy(training: bool) -> float:
+            logits = _logits(self.method, self.source, order, device, batch_size=largest, training=training)
+            return float((logits.argmax(1).numpy() == labels).mean())
+
+        return Modes(accuracy(False), accuracy(True), len(order))
+
+    def settle(self, device: torch.device) -> tuple[Modes, Modes] | None:
+        """Estimate the running statistics again on clean pictures whose labels are learned from.
+
+        They are taken back where the network then does worse on these pictures. Nothing is done without
+        BatchNorm, with a frozen encoder, whose statistics belong to its weights, or with few pictures.
+
+        Returns both modes before and after, None where nothing was done.
+        """
+        encoder = self.method.evaluated.to(device)
+        before = self.modes(device)
+        trained = any(p.requires_grad for p in self.method.encoder.parameters())
+        if before is None or len(self.learned) < LEAST or not trained:
+            return None
+        card, kept = card_of(self.method.encoder), [b.clone() for b in encoder.buffers()]
+        parts = even_parts(self.learned, self._rng("statistics").numpy())
+        estimate_again(encoder, (still_view(self.source.batch(p).to(device), card) for p in parts))
+        after = self.modes(device)
+        assert after is not None
+        if after.evaluation < before.evaluation:
+            for buffer, value in zip(encoder.buffers(), kept, strict=True):
+                buffer.copy_(value)
+            after = before
+        return before, after
 
 
 def held_out_logits(
     method: SemiSupervised, source: Source, positions: np.ndarray, device: torch.device | str
 ) -> Tensor:
     """(n, classes) logits of the network that is evaluated, from still views, on the CPU."""
-    card = card_of(method.encoder)
+    return _logits(method, source, positions, device, batch_size=256, training=False)
+
+
+def _logits(
+    method: SemiSupervised,
+    source: Source,
+    positions: np.ndarray,
+    device: torch.device | str,
+    *,
+    batch_size: int,
+    training: bool,
+) -> Tensor:
+    """The same; `training` normalises by the batch, as BatchNorm does while learning."""
+    card, (encoder, head) = card_of(method.encoder), method.network
+    modes = encoder.training, head.training
+    encoder.eval()
+    head.eval()
 
     def embed(batch: Batch) -> Tensor:
-        return method.predict_logits(still_view(batch.to(device), card)).float()
+        return head(encoder(still_view(batch.to(device), card))).float()
 
-    return torch.from_numpy(extract(embed, source, positions))
+    try:
+        with by_batch(method.network) if training else nullcontext():
+            return torch.from_numpy(extract(embed, source, positions, batch_size=batch_size))
+    finally:
+        encoder.train(modes[0])
+        head.train(modes[1])

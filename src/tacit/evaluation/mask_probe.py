@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tacit.data.source import Source
 from tacit.data.volumes import volumes_of
+from tacit.evaluation.batch_statistics import Modes, by_batch, estimate_again, tracking_layers
 from tacit.evaluation.online import OnlineProbe, at_most
 from tacit.evaluation.segmentation import dice_score, mean_of_known
-from tacit.evaluation.segmenter import count_windows, predicted_pairs
+from tacit.evaluation.segmenter import Predict, count_windows, predicted_pairs
 from tacit.methods.segmentation import Segmentation
 from tacit.rng import Rng
 
 _VOLUMES = 4
+_VOXELS = 1000  # that a Dice counts for, as voxels of one volume are not independent
+_PATCHES = 64  # of labelled volumes, from which statistics are estimated again
 
 
 class MaskProbe(OnlineProbe):
@@ -27,17 +33,25 @@ class MaskProbe(OnlineProbe):
     score = "dice"
 
     def __init__(
-        self, source: Source, train: np.ndarray, rng: Rng, held_out: np.ndarray, method: Segmentation
+        self,
+        source: Source,
+        train: np.ndarray,
+        rng: Rng,
+        held_out: np.ndarray,
+        method: Segmentation,
+        learned: np.ndarray | None = None,
     ) -> None:
-        """held_out: positions of the source with masks that are not learned from."""
+        """held_out, learned: positions of the source with masks; the latter to compare BatchNorm's modes."""
         super().__init__(source, train[:0], rng)
         self.queries = at_most(held_out, _VOLUMES, rng("held out"))
-        self.method = method
+        self.learned = np.empty(0, np.int64) if learned is None else learned
+        self.method, self._rng = method, rng
 
     @property
     def passes(self) -> int:
-        """Windows of all volumes that are looked at."""
-        shapes = volumes_of(self.source).shapes[self.queries].tolist()
+        """Windows of all volumes that are looked at; of one learned volume in both modes."""
+        twice = np.repeat(self.learned[:1], 2 if tracking_layers(self.method.evaluated) else 0)
+        shapes = volumes_of(self.source).shapes[np.concatenate([self.queries, twice])].tolist()
         return sum(count_windows(shape, self.method.patch) for shape in shapes)
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
@@ -45,12 +59,81 @@ class MaskProbe(OnlineProbe):
         return {}
 
     def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
-        """With held-out volumes, `dice`: the mean over volumes and foreground classes of either mask."""
+        """With held-out volumes, `dice`: the mean over volumes and foreground classes of either mask.
+
+        With BatchNorm also the Dice of one learned volume in both modes.
+        """
+        dice = self._dice(self.method.predict, self.queries, device)
+        values = {} if np.isnan(dice) else {self.score: dice}
+        if (modes := self.modes(device)) is not None:
+            values |= {"evaluation_mode": modes.evaluation, "training_mode": modes.training}
+        return values
+
+    def _dice(self, predict: Predict, positions: np.ndarray, device: torch.device) -> float:
         scores = []
         classes = range(1, len(self.source.spec.classes))
-        for found, true, _ in predicted_pairs(
-            self.method.predict, self.source, self.queries, self.method.patch, device
-        ):
+        for found, true, _ in predicted_pairs(predict, self.source, positions, self.method.patch, device):
             scores += [dice_score(found == c, true == c) for c in classes]
-        dice = mean_of_known(scores)
-        return {} if np.isnan(dice) else {self.score: dice}
+        return mean_of_known(scores)
+
+    def modes(self, device: torch.device) -> Modes | None:
+        """Dice of a volume whose mask is learned from, None without BatchNorm."""
+        if not tracking_layers(self.method.evaluated) or not len(self.learned):
+            return None
+        first = self.learned[:1]
+        evaluation = self._dice(self.method.predict, first, device)
+        training = self._dice(self._by_batch, first, device)
+        if np.isnan(evaluation) or np.isnan(training):
+            return None
+        return Modes(evaluation, training, _VOXELS)
+
+    def _by_batch(self, x: Tensor) -> Tensor:
+        mode = self.method.training
+        self.method.eval()
+        try:
+            with by_batch(self.method):
+                return self.method.evaluated_logits(x).softmax(1)
+        finally:
+            self.method.train(mode)
+
+    def settle(self, device: torch.device) -> tuple[Modes, Modes] | None:
+        """Estimate the running statistics again, on patches whose masks are learned from, if they do not fit.
+
+        They are taken back where that does not help. Returns both modes before and after, None where nothing
+        was to be done.
+        """
+        before, encoder = self.modes(device), self.method.evaluated
+        trained = any(p.requires_grad for p in self.method.encoder.parameters())
+        if before is None or not before.apart or not trained:
+            return None
+        kept = [b.clone() for b in encoder.buffers()]
+        dense = Dense(encoder)
+        mode = encoder.training
+        estimate_again(dense, self._patches(device))
+        encoder.train(mode)
+        after = self.modes(device)
+        assert after is not None
+        if after.evaluation < before.evaluation:
+            for buffer, value in zip(encoder.buffers(), kept, strict=True):
+                buffer.copy_(value)
+            after = before
+        return before, after
+
+    def _patches(self, device: torch.device) -> Iterator[Tensor]:
+        """Random patches of the labelled volumes, four at a time."""
+        rng = self._rng("statistics").numpy()
+        for _ in range(_PATCHES // 4):
+            samples = [self.source[int(i)] for i in rng.choice(self.learned, 4)]
+            yield torch.stack([self.method.cut(s, rng).data for s in samples]).to(device)
+
+
+class Dense(nn.Module):
+    """An encoder whose forward pass is that of its maps."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> the finest map."""
+        return cast(Any, self.encoder).forward_pyramid(x)[-1]

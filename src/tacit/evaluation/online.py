@@ -9,7 +9,8 @@ from torch import nn
 from tacit.data.labels import stratified_split
 from tacit.data.source import UNLABELLED, Source
 from tacit.evaluation.collapse import effective_rank, feature_std
-from tacit.evaluation.features import Embed, encoder_features, extract
+from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.floors import PIXELS, START
 from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
 
@@ -28,6 +29,7 @@ class OnlineProbe:
     """
 
     score = "knn"
+    learned = np.empty(0, np.int64)  # positions whose labels are learned from
 
     def __init__(self, source: Source, train: np.ndarray, rng: Rng) -> None:
         """source: all splits; train: the positions that are learned from."""
@@ -54,6 +56,13 @@ class OnlineProbe:
             values["knn"] = self._knn(encoder_features(encoder, device))
             encoder.train(training)
         return values
+
+    def floors(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
+        """The kNN accuracy of raw pixels and of an encoder as it begins, by name; its mode is kept."""
+        training = encoder.training
+        start = self._knn(encoder_features(encoder, device)) if self.has_labels else 0.0
+        encoder.train(training)
+        return {PIXELS: self._knn(pixel_features()), START: start} if self.has_labels else {}
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """`effective_rank` and `feature_std` of the same few images each time, without labels."""

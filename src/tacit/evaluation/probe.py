@@ -33,6 +33,7 @@ from tacit.rng import Rng
 
 _FRACTIONS = (0.6, 0.2, 0.2)
 _TEMPERATURE = 0.1
+PIXELS = "raw pixels"
 Split = dict[str, np.ndarray]
 
 
@@ -81,8 +82,30 @@ class ProbeReport:
             f"{table(self.results)}\n"
             f"test accuracy in % [95 % interval]; {p['train']} train, {p['validation']} validation, "
             f"{p['test']} test samples, {len(p['classes'])} classes\n"
-            f"split: {p['split']}"
+            f"split: {p['split']}" + "".join(f"\n{line}" for line in self.warnings)
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line where raw pixels do better than what was learned."""
+        found = {result.representation: result for result in self.results}
+        if len(found) < 2 or PIXELS not in found:
+            return []
+        learned, pixels = self.results[0], found[PIXELS]
+        worse = [
+            f"{name} {100 * theirs.accuracy:.1f} against {100 * own.accuracy:.1f} %"
+            for name, own, theirs in (
+                ("kNN", learned.knn, pixels.knn),
+                ("linear", learned.linear, pixels.linear),
+            )
+            if theirs.accuracy > own.accuracy
+        ]
+        if not worse:
+            return []
+        return [
+            f"warning: raw pixels are better than what was learned ({', '.join(worse)}): train longer or "
+            "with --preset laptop, choose other --views, or begin at a pretrained --encoder"
+        ]
 
 
 def table(results: Sequence[Result]) -> str:
@@ -145,7 +168,7 @@ def probe(
     if baselines and learned and not module:
         named.append(("random twin", encoder_features(_twin(encoder, spec, seed), place)))
     if baselines:
-        named.append(("raw pixels", pixel_features()))
+        named.append((PIXELS, pixel_features()))
     results = measure(named, source, split, k=k, batch_size=batch_size)
     protocol = {
         "name": "frozen features, kNN and linear probe, version 1",

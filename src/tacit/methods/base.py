@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,10 +33,15 @@ class Method(nn.Module):
     learns_images: ClassVar[bool] = False  # whether images of a second source may stand beside volumes
     accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
 
+    baseline: ClassVar[bool] = False  # whether it learns from the labels alone
+    paper: ClassVar[Mapping[str, Any]] = {}  # options of the published setting where the defaults differ
+    paper_recipe: ClassVar[Recipe | None] = None  # the published recipe where the default differs
+
     default_encoder: ClassVar[str] = "timm/resnet18"
     rests: ClassVar[bool] = False  # whether some trained parameters get no gradient in some steps
 
     encoder: nn.Module  # what is kept
+    kept: str = "trained"  # which of `candidates` is evaluated, and becomes `encoder` in `finish`
     images: Source | None = None  # the second source, set before `prepare`
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -47,6 +53,16 @@ class Method(nn.Module):
     def num_features(self) -> int:
         """Length of the encoder's feature vector."""
         return card_of(self.encoder).num_features
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Networks that could be kept, the usual one first: the trained one, an average or a teacher."""
+        return ("trained",)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The encoder of the network that `kept` names."""
+        return self.encoder
 
     def note(self, name: str, value: Tensor) -> None:
         """Show a scalar beside the losses that is not trained: a diagnostic of this step."""

@@ -34,7 +34,8 @@ class FixMatch(SemiSupervised):
     No gradient through q; the mean is over all unlabelled samples, so that those below the threshold count
     as 0. There is no ramp: the threshold is the curriculum. Labelled and unlabelled samples pass through
     the network one after another, where the authors' code sends them through together, which matters for
-    BatchNorm only.
+    BatchNorm only. Strong views move no running statistics here; in that code they do, and evaluation then
+    takes statistics of pictures that it never sees.
 
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
@@ -50,7 +51,6 @@ class FixMatch(SemiSupervised):
 
     recipe = MATCH
     unlabelled_views = ("weak", "strong")
-    statistics = "all"
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class FixMatch(SemiSupervised):
         """Cross-entropy of strong views with the confident classes of the weak ones."""
         weak, strong = views.unlabelled
         with torch.no_grad():
-            target = self.unlabelled_logits(weak)
-        loss, mask = self.match(self.unlabelled_logits(strong), target, views.index)
+            target = self.logits(weak)
+        loss, mask = self.match(self.still_logits(strong), target, views.index)
         self.note("confident", mask.float().mean())
         return {"match": self.weight * loss}
 

@@ -39,7 +39,6 @@ class ICT(SemiSupervised):
     """
 
     unlabelled_views = ("weak",)
-    statistics = "all"
     accumulates = False  # parts of a batch are mixed within themselves
 
     def __init__(
@@ -81,6 +80,6 @@ class ICT(SemiSupervised):
             target = mix(q, q[partner], lam)
         else:
             target = mix(teacher, teacher[partner], lam).softmax(1)
-        student = self.unlabelled_logits(mix(u, u[partner], lam)).softmax(1)
+        student = self.still_logits(mix(u, u[partner], lam)).softmax(1)
         ramp = gaussian_ramp(step.index / step.total, self.ramp)
         return {"interpolation": self.weight * ramp * probability_mse(student, target)}

@@ -48,5 +48,5 @@ class MeanTeacher(SemiSupervised):
     def unsupervised(self, views: Views, step: Step) -> dict[str, Tensor]:
         """Squared difference from the teacher."""
         first, second = views.unlabelled
-        loss = squared_difference(self.unlabelled_logits(second), self.average_logits(first))
+        loss = squared_difference(self.still_logits(second), self.average_logits(first))
         return {"consistency": self.weight * linear_ramp(step.index / step.total, self.ramp) * loss}

@@ -17,7 +17,7 @@ from tacit.losses.segmentation import (
     uncertainty_threshold,
 )
 from tacit.methods.segmentation import SSL4MIS, Segmentation, Views, run_network
-from tacit.methods.teacher import follow, frozen_copy
+from tacit.methods.teacher import follow, frozen_copy, momentum_at
 from tacit.views.volume import gaussian_noise
 
 _UA_MT = replace(
@@ -31,7 +31,7 @@ _UA_MT = replace(
 )
 
 
-Keep = Literal["student", "teacher"]
+Keep = Literal["better", "student", "teacher"]
 
 
 class MeanTeacherSegmentation(Segmentation):
@@ -43,16 +43,17 @@ class MeanTeacherSegmentation(Segmentation):
 
     S is 0.5 (cross-entropy + soft Dice), n = clip(0.1 N(0, 1), -0.2, 0.2), which in the released code is
     added to intensities of standard deviation 1 and here to those in [0, 1]; the mean is over voxels and
-    classes. theta' <- a theta' + (1 - a) theta with a = min(1 - 1 / (t + 1), ema), t = 0, 1, ...: parameters
-    only; the teacher stays in training mode, with dropout and batch statistics of its own, and gets no
-    gradient.
+    classes. theta' <- a theta' + (1 - a) theta with a = min(1 - 1 / (t + 1), ema), t = 0, 1, ..., and spans
+    no more than 5 % of the run (`momentum_at`): parameters only; the teacher stays in training mode, with
+    dropout and batch statistics of its own, and gets no gradient.
 
     Args:
         encoder: what learns; gives full-resolution maps.
         weight: of the consistency after the ramp.
         ramp: share of the steps in which the weight rises as exp(-5 (1 - t)^2); 0 does without.
         ema: of the teacher, after its warm-up.
-        keep: whether the student is evaluated and kept, as in the released code, or the teacher.
+        keep: which network is kept: the better one on held-out volumes (the student where none are held
+            out), the student, as in the released code, or the teacher.
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
@@ -65,7 +66,7 @@ class MeanTeacherSegmentation(Segmentation):
         weight: float = 0.1,
         ramp: float = 1.0,
         ema: float = 0.99,
-        keep: Keep = "student",
+        keep: Keep = "better",
         turn: bool = True,
     ) -> None:
         super().__init__(encoder, turn=turn)
@@ -76,6 +77,17 @@ class MeanTeacherSegmentation(Segmentation):
         super().prepare(source)
         network = nn.ModuleList([self.encoder, self.head])
         self.teacher = frozen_copy(network)  # type: ignore[assignment]  # a copy has the type
+        self.kept = self.candidates[0]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The student first, as in the released code."""
+        return ("student", "teacher") if self.keep == "better" else (self.keep,)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The encoder of the network that is evaluated."""
+        return self.teacher[0] if self.kept == "teacher" else self.encoder
 
     @torch.no_grad()
     def teach(self, views: Views, name: str) -> Tensor:
@@ -99,17 +111,17 @@ class MeanTeacherSegmentation(Segmentation):
     def after_step(self, step: Step) -> None:
         """The teacher follows."""
         network = nn.ModuleList([self.encoder, self.head])
-        follow(self.teacher, network, min(1 - 1 / (step.index + 1), self.ema))
+        follow(self.teacher, network, momentum_at(step, self.ema, first=1))
 
     def evaluated_logits(self, x: Tensor) -> Tensor:
         """By the student or the teacher."""
-        if self.keep == "student":
+        if self.kept != "teacher":
             return self.logits(x)
         return run_network((self.teacher[0], self.teacher[1]), x)
 
     def finish(self, source: Source) -> None:
-        """What is kept is the student, or the teacher if asked for."""
-        if self.keep == "teacher":
+        """The network that is evaluated becomes the student."""
+        if self.kept == "teacher":
             nn.ModuleList([self.encoder, self.head]).load_state_dict(self.teacher.state_dict())
 
 
@@ -130,7 +142,8 @@ class UAMT(MeanTeacherSegmentation):
             them.
         ema: of the teacher, after its warm-up.
         passes: of the teacher for its uncertainty.
-        keep: whether the student is evaluated and kept, as in the released code, or the teacher.
+        keep: which network is kept: the better one on held-out volumes (the student where none are held
+            out), the student, as in the released code, or the teacher.
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
@@ -144,7 +157,7 @@ class UAMT(MeanTeacherSegmentation):
         ramp: float = 1.0,
         ema: float = 0.99,
         passes: int = 8,
-        keep: Keep = "student",
+        keep: Keep = "better",
         turn: bool = True,
     ) -> None:
         super().__init__(encoder, weight=weight, ramp=ramp, ema=ema, keep=keep, turn=turn)

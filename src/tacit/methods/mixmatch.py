@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,9 @@ class MixMatch(SemiSupervised):
         weight: of the unlabelled term, for the mean over classes.
         ramp: share of the steps in which the weight rises linearly from 0. 0.4 is the USB benchmark's; the
             authors' 1/64 is 16,384 of their 2^20 steps.
+        ramp_steps: steps in which it rises, at least. In shorter runs it does not reach `weight` then, but is
+            at every step what it is in the authors' (our choice, because a weight of 100 in a run of some
+            hundred steps makes small networks call everything one class).
         temperature: T above; the smaller, the sharper the guess.
         alpha: of the Beta distribution (0.75 in the paper).
         ema: of the averaged network that is evaluated; 0 evaluates the trained one.
@@ -49,6 +54,7 @@ class MixMatch(SemiSupervised):
         source="Adam 0.002 with decoupled weight decay 0.02 lr, batch 64: the authors' code; 200 passes over "
         "the unlabelled images are our choice",
     )
+    paper: ClassVar[Mapping[str, Any]] = {**SemiSupervised.paper, "ramp": 1 / 64, "ramp_steps": 0}
     unlabelled_views = ("weak", "weak")
     accumulates = False  # parts of a batch are mixed within themselves
 
@@ -58,6 +64,7 @@ class MixMatch(SemiSupervised):
         *,
         weight: float = 100.0,
         ramp: float = 0.4,
+        ramp_steps: int = 16384,
         temperature: float = 0.5,
         alpha: float = 0.75,
         ema: float = 0.999,
@@ -65,7 +72,8 @@ class MixMatch(SemiSupervised):
         weak: Warp = WEAK,
     ) -> None:
         super().__init__(encoder, weak=weak, ema=ema, dropout=dropout)
-        self.weight, self.ramp, self.sharpness, self.alpha = weight, ramp, temperature, alpha
+        self.weight, self.ramp, self.ramp_steps = weight, ramp, ramp_steps
+        self.sharpness, self.alpha = temperature, alpha
 
     def draw_mixing(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         """A weight and a partner for each of L + 2 U rows."""
@@ -81,16 +89,16 @@ class MixMatch(SemiSupervised):
         """Both terms come from the same mixed rows."""
         images, targets = self.mixed(views)
         count = len(views.labelled)
-        supervised = F.cross_entropy(self.logits(images[:count]), targets[:count])
-        guessed = self.unlabelled_logits(images[count:]).softmax(1)
-        ramp = linear_ramp(step.index / step.total, self.ramp)
+        supervised = F.cross_entropy(self.still_logits(images[:count]), targets[:count])
+        guessed = self.still_logits(images[count:]).softmax(1)
+        ramp = linear_ramp(step.index, max(self.ramp * step.total, self.ramp_steps))
         loss = probability_mse(guessed, targets[count:])
         return {"supervised": supervised, "mixmatch": self.weight * ramp * loss}
 
     def mixed(self, views: Views) -> tuple[Tensor, Tensor]:
         """(L + 2 U, C, S, S) mixed samples and their (L + 2 U, classes) targets."""
         with torch.no_grad():
-            guesses = [self.unlabelled_logits(u).softmax(1) for u in views.unlabelled]
+            guesses = [self.logits(u).softmax(1) for u in views.unlabelled]
             q = sharpen(torch.stack(guesses).mean(0), self.sharpness)
         images = torch.cat([views.labelled, *views.unlabelled])
         targets = torch.cat([F.one_hot(views.target, self.classes).to(q), q, q])

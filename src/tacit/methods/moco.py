@@ -77,6 +77,21 @@ class MoCo(TwoViews):
         self.key_project = frozen_copy(self.project)
         self.queue = Queue(queue, projection)
 
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The query encoder, as published, or its average."""
+        return ("trained", "averaged")
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The encoder that `kept` names."""
+        return self.key_encoder if self.kept == "averaged" else self.encoder
+
+    def finish(self, source: Source) -> None:
+        """The encoder that is evaluated becomes the query encoder."""
+        if self.kept == "averaged":
+            self.encoder.load_state_dict(self.key_encoder.state_dict())
+
     def prepare(self, source: Source) -> None:
         """Shorten the queue to a quarter of the images."""
         self.queue.shorten(max(1, len(source) // 4))

@@ -52,6 +52,6 @@ class PiModel(SemiSupervised):
         """Squared difference of two passes."""
         first, second = views.unlabelled
         with torch.set_grad_enabled(self.symmetric and torch.is_grad_enabled()):
-            target = self.unlabelled_logits(first)
-        loss = squared_difference(self.unlabelled_logits(second), target)
+            target = self.still_logits(first)
+        loss = squared_difference(self.still_logits(second), target)
         return {"consistency": self.weight * linear_ramp(step.index / step.total, self.ramp) * loss}

@@ -50,7 +50,7 @@ class PseudoLabel(SemiSupervised):
 
     def unsupervised(self, views: Views, step: Step) -> dict[str, Tensor]:
         """Cross-entropy with the network's own confident classes."""
-        logits = self.unlabelled_logits(views.unlabelled[0])
+        logits = self.still_logits(views.unlabelled[0])
         loss, mask = pseudo_label_cross_entropy(logits, logits, self.threshold)
         self.note("confident", mask.float().mean())
         return {"pseudo_label": self.weight * linear_ramp(step.index / step.total, self.ramp) * loss}

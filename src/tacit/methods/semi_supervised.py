@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from tacit.encoders.card import card_of
 from tacit.errors import UsageError
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
-from tacit.methods.teacher import follow, frozen_copy
+from tacit.methods.teacher import follow, follow_buffers, frozen_copy, momentum_at
 from tacit.rng import Rng
-from tacit.views.warp import WEAK, Warp, warp_images
+from tacit.views.warp import NATURAL_STRONG, NATURAL_WEAK, WEAK, Warp, warp_images
 
 CLASSIC = Recipe(
     optimizer="sgd",
@@ -57,19 +57,20 @@ class SemiSupervised(Method):
     with them (`unsupervised`). Labelled samples pass through the network first and on their own, so that
     a weight of 0 gives the bits of `supervised`.
 
-    statistics: whether BatchNorm's running statistics follow the labelled samples only (as in USB for all
-        methods but FixMatch and its children) or all samples. Batch statistics normalise while learning.
+    Batch statistics normalise while learning. BatchNorm's running statistics, by which a network is
+    evaluated, follow weak views that are not mixed, because evaluation sees pictures like them: labelled ones
+    in most methods, unlabelled ones where the authors' code lets them; strong and mixed views move none
+    unless a method has no others. At the end they are estimated again on clean labelled pictures.
 
-    The network that is kept and predicts is the moving average of the trained one where the method has
-    one (`ema` above 0): theta' <- d theta' + (1 - d) theta after each step, with
-    d = min(1 - 1 / (t + 1), ema) at step t = 1, 2, ... (Tarvainen and Valpola, 2017), and its buffers are
-    copies of the trained network's.
+    Where the method averages (`ema` above 0), theta' <- d theta' + (1 - d) theta after each step, for
+    parameters and BatchNorm's statistics alike, with the d of `momentum_at`. At the end the averaged and the
+    trained network are graded on held-out labels and the better one is kept; without such labels the average.
     """
 
     learns_labels = True
     recipe = CLASSIC
+    paper: ClassVar[Mapping[str, Any]] = {"weak": NATURAL_WEAK, "strong": NATURAL_STRONG}
     unlabelled_views: ClassVar[tuple[View, ...]] = ()
-    statistics: ClassVar[Literal["labelled", "all"]] = "labelled"
 
     head: nn.Module
 
@@ -91,6 +92,22 @@ class SemiSupervised(Method):
         self.head = nn.Sequential(nn.Dropout(self.dropout), nn.Linear(self.num_features, self.classes))
         if self.ema:
             self.average = frozen_copy(self._network)  # type: ignore[assignment]  # a copy has the type
+        self.kept = self.candidates[0]
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The average first, if there is one."""
+        return ("trained",) if self.average is None else ("averaged", "trained")
+
+    @property
+    def network(self) -> nn.ModuleList:
+        """Encoder and head of the network that is evaluated."""
+        return self.average if self.average is not None and self.kept == "averaged" else self._network
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The encoder of this network."""
+        return self.network[0]
 
     @property
     def _network(self) -> nn.ModuleList:
@@ -100,14 +117,17 @@ class SemiSupervised(Method):
         """(B, C, S, S) -> (B, classes), by the trained network."""
         return self.head(self.encoder(x))
 
-    def unlabelled_logits(self, x: Tensor) -> Tensor:
-        """The same for unlabelled samples, from which running statistics may learn nothing."""
-        with still_statistics(self, self.statistics == "labelled"):
+    def still_logits(self, x: Tensor) -> Tensor:
+        """The same for samples that move no running statistics."""
+        with still_statistics(self, True):
             return self.logits(x)
 
     @torch.no_grad()
     def average_logits(self, x: Tensor) -> Tensor:
-        """The same by the averaged network, in the mode that this module is in; no gradient."""
+        """The same by the averaged network, in the mode that this module is in; no gradient.
+
+        Its running statistics stay an average of the trained network's.
+        """
         if self.average is None:
             raise UsageError(f"{type(self).__name__} needs an averaged network: set ema above 0")
         encoder, head = self.average
@@ -163,23 +183,23 @@ class SemiSupervised(Method):
         """The average follows."""
         if self.average is None:
             return
-        follow(self.average, self._network, min(1 - 1 / (step.index + 2), self.ema))
-        for mine, theirs in zip(self.average.buffers(), self._network.buffers(), strict=True):
-            mine.copy_(theirs)
+        momentum = momentum_at(step, self.ema)
+        follow(self.average, self._network, momentum)
+        follow_buffers(self.average, self._network, momentum)
 
     def finish(self, source: Source) -> None:
-        """What is kept is the average."""
-        if self.average is not None:
+        """The network that is evaluated becomes the trained one."""
+        if self.network is self.average:
             self._network.load_state_dict(self.average.state_dict())
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, D), by the network that is evaluated."""
-        return (self.encoder if self.average is None else self.average[0])(x)
+        return self.evaluated(x)
 
     @torch.no_grad()
     def predict_logits(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, classes) in eval mode, by the network that is evaluated."""
-        encoder, head = self._network if self.average is None else self.average
+        encoder, head = self.network
         mode = encoder.training
         try:
             return head.eval()(encoder.eval()(x))

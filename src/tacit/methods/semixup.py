@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -11,11 +12,11 @@ from tacit.errors import UsageError
 from tacit.losses.consistency import semixup_consistency
 from tacit.losses.ramps import linear_ramp
 from tacit.methods.recipe import Recipe
-from tacit.methods.semi_supervised import SemiSupervised, View, Views
+from tacit.methods.semi_supervised import SemiSupervised, View, Views, still_statistics
 from tacit.methods.supervised import labelled_mixing, mixed_cross_entropy
 from tacit.rng import Rng
 from tacit.views.mix import draw_lambda, mix, partners
-from tacit.views.warp import WEAK, Warp
+from tacit.views.warp import KNEE, WEAK, Warp
 
 Term = Literal["in", "in_out", "interpolation"]
 
@@ -66,7 +67,7 @@ class Semixup(SemiSupervised):
         source="the authors' code: Adam, lr 1e-4, no decay, 20 labelled and 20 unlabelled images, 500 passes "
         "over the labelled images (here over the unlabelled ones)",
     )
-    statistics = "all"
+    paper: ClassVar[Mapping[str, Any]] = {"weak": KNEE}
     accumulates = False  # parts of a batch are mixed within themselves
 
     def __init__(
@@ -119,17 +120,18 @@ class Semixup(SemiSupervised):
 
     def supervised(self, views: Views) -> Tensor:
         """Mixup of the labelled samples."""
-        return mixed_cross_entropy(self, views)
+        with still_statistics(self, True):
+            return mixed_cross_entropy(self, views)
 
     def unsupervised(self, views: Views, step: Step) -> dict[str, Tensor]:
         """Disagreement among views and mixed copies, and with the mixed outputs."""
         x = views.unlabelled[0]
-        transformed = [self.unlabelled_logits(view) for view in views.unlabelled]
+        transformed = [self.logits(view) for view in views.unlabelled]
         ends = transformed[0] if self.mix_space == "logits" else transformed[0].softmax(1)
         mixed, targets = [], []
         for k in range(self.n_mixes):
             lam, partner = views.mixing[f"lambda {k}"], views.mixing[f"partner {k}"]
-            mixed.append(self.unlabelled_logits(mix(x, x[partner], lam)))
+            mixed.append(self.still_logits(mix(x, x[partner], lam)))
             targets.append(mix(ends, ends[partner], lam))
         terms = semixup_consistency(
             transformed,

@@ -33,6 +33,7 @@ class Supervised(SemiSupervised):
         weak: how a view is made.
     """
 
+    baseline = True
     recipe = replace(CLASSIC, source=f"the baseline of: {CLASSIC.source}")
 
     def __init__(

@@ -22,6 +22,7 @@ class SupervisedSegmentation(Segmentation):
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
+    baseline = True
     recipe = replace(SSL4MIS, source=f"the baseline of: {SSL4MIS.source}")
 
     def __init__(self, encoder: nn.Module, *, turn: bool = True) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -18,22 +18,21 @@ from tacit.data.options import three
 from tacit.data.source import Source
 from tacit.data.windows import Window
 from tacit.encoders.card import card_of
-from tacit.encoders.saved import save_encoder
 from tacit.errors import TacitError, UsageError
-from tacit.evaluation.classifier import save_classifier
+from tacit.evaluation.floors import class_floors
 from tacit.evaluation.held_out import HeldOutProbe
+from tacit.evaluation.mask_floors import mask_floors
 from tacit.evaluation.mask_probe import MaskProbe
 from tacit.evaluation.online import OnlineProbe
-from tacit.evaluation.segmenter import save_segmenter
 from tacit.evaluation.subject import OnBadFile, pick_device
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe, Scaling, Schedule
 from tacit.methods.registry import method_class
 from tacit.methods.segmentation import Segmentation
 from tacit.methods.semi_supervised import SemiSupervised
-from tacit.report.page import write_report
 from tacit.rng import Rng, seeded
 from tacit.training.checkpoint import Checkpoint
+from tacit.training.finishing import finish
 from tacit.training.ingredients import (
     Precision,
     build_method,
@@ -44,17 +43,20 @@ from tacit.training.ingredients import (
     open_images,
     recipe_for,
 )
-from tacit.training.keeper import SAVE_EVERY, resumable
+from tacit.training.keeper import SAVE_EVERY
+from tacit.training.laptop import Preset, laptop
 from tacit.training.learner import Learner
 from tacit.training.loader import Plan
 from tacit.training.pretraining import check_before, check_pretraining, learn_first
 from tacit.training.progress import ProgressBar
+from tacit.training.proposals import propose
 from tacit.training.pulse import Pulse
 from tacit.training.resources import check_disk, explaining_memory, state_bytes
 from tacit.training.run import Run, is_main_process
-from tacit.training.settings import check_same_settings, complete_options, describe, plain
+from tacit.training.settings import check_same_settings, describe, plain, resumed_choices, resumed_options
 from tacit.training.teaching import Teaching, refuse_label_options, teach
 from tacit.training.trainer import make_trainer
+from tacit.training.views import From, check_views, options_for, say
 from tacit.training.watch import OnCollapse, Watch
 
 
@@ -73,6 +75,9 @@ def fit(
     label_fraction: float | None = None,
     held_out: float | None = None,
     groups: str | None = None,
+    views: str | None = None,
+    recipe: From = "default",
+    preset: Preset | None = None,
     pretrain: str | None = None,
     pretrain_epochs: int | None = None,
     pretrain_batch_size: int | None = None,
@@ -130,6 +135,13 @@ def fit(
             0.25. Data with a validation split are validated on that instead.
         groups: CSV of file names and groups, such as patients, or re:PATTERN for the names; held-out images
             are of other groups than those that are learned from.
+        views: how views of images are made: photos, greys, radiographs, digits or microscopy; default: by
+            what the pictures are like, which is said at the start. Options of the method change single
+            strengths.
+        recipe: whether a method's numbers are chosen for runs of hundreds to thousands of steps on ordinary
+            data (default), or are those of its paper (paper): views, weights, optimiser.
+        preset: laptop takes an encoder, batch and length with which images are worth learning from on two
+            cores without a GPU, where these are not given.
         pretrain: a self-supervised method that learns the encoder first, with its own recipe, in a run
             folder of its own beside `out`.
         pretrain_epochs: of that run; default: its recipe's.
@@ -181,36 +193,49 @@ def fit(
     """
     arguments = dict(locals())
     learns = method_class(method)
-    arguments["encoder"] = encoder or learns.default_encoder
+    arguments["encoder"] = encoder or (learns.default_encoder if preset is None else "tacit/convnet")
     check_arguments(arguments)
     refuse_label_options(arguments, learns)
     check_pretraining(arguments, learns)
-    arguments["options"] = complete_options(learns, method, options or {})
+    check_views(arguments, learns)
     for name in ("patch", "spacing"):  # in one spelling, for run.yaml
         if (sides := three(name, arguments[name])) is not None:
             arguments[name] = ",".join(f"{side:g}" for side in sides)
     if window is not None:
         arguments["window"] = str(Window.parse(window))
     run = Run(Path(out) if out is not None else default_folder(method, data))
+    given = dict(options or {})
+    if resume and run.exists:
+        given = resumed_options(run, given)
+        arguments |= resumed_choices(run, {**arguments, "encoder": encoder})
+    arguments["options"], _ = options_for(learns, arguments, given)
     checkpoint = _claim_folder(run, arguments, resume)
     if run.finished and resume:
         return run
     arguments["quiet"] = quiet or not is_main_process()
-    recipe, settings = recipe_for(learns, arguments), describe(arguments)
+    if preset is not None:
+        kept = arguments["encoder"] if resume else encoder
+        arguments |= _of_preset(learns, {**arguments, "encoder": kept})
+    plain_recipe, asked = recipe_for(learns, arguments), arguments["encoder"]
     if pretrain is not None:
-        check_before(arguments, learns, recipe)
+        check_before(arguments, learns, plain_recipe)
         arguments["encoder"] = learn_first(fit, arguments, run)
     whole, side = open_data(arguments)
     check_fit(learns, method, whole)
+    arguments["options"], choice = options_for(learns, arguments, given, whole, side)
+    if choice is not None:
+        arguments["views"] = choice.name
+        _say(arguments, say(choice))
+    settings = describe({**arguments, "encoder": asked})
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole
     beside = open_images(arguments, learns, whole)
-    teaching = teach(arguments, recipe, whole, train) if learns.learns_labels else None
+    teaching = teach(arguments, plain_recipe, whole, train) if learns.learns_labels else None
     if teaching is not None:
         source = teaching.pool
     if checkpoint is not None:
-        _check_same_data(run, source, teaching, beside)
-    plan = Plan(len(source), recipe.batch_size, recipe.epochs, accumulate, devices)
+        _check_same_data(run, source, plain_recipe, teaching, beside)
+    plan = Plan(len(source), plain_recipe.batch_size, plain_recipe.epochs, accumulate, devices)
     rng = Rng.of(seed)
     with seeded(rng("fit")):
         built = build_method(learns, arguments, source, side)
@@ -219,18 +244,22 @@ def fit(
         if learns.modality == "image":
             # a convolutional step takes 0.67 of the time on the CPU (76 against 113 ms, tacit/convnet)
             built.to(memory_format=torch.channels_last)
+        probe = _probe(whole, train, teaching, built, rng("online"))
+        floors = _floors(teaching, built, probe, pick_device(device)) if is_main_process() else {}
+        if checkpoint is None and is_main_process():
+            _say(arguments, propose(arguments, built, teaching))
         if checkpoint is not None:
             _restore(built, checkpoint, run)
         if is_main_process():
             check_disk(run.folder, state_bytes(built))
             run.sweep()
-            run.write_settings(settings, _record(source, recipe, built, teaching, beside))
+            run.write_settings(settings, _record(source, plain_recipe, built, teaching, beside))
             run.write_skipped(source.skipped)
         if checkpoint is None:
             built.begin(source, progress=not arguments["quiet"])
         learner = Learner(
             built,
-            recipe,
+            plain_recipe,
             plan,
             source,
             rng,
@@ -239,11 +268,21 @@ def fit(
             pulse=Pulse.resumed(checkpoint.guard) if checkpoint else None,
             workers=_workers(workers, device),
             labelled=teaching.labelled if teaching else None,
-            images=images_of(built, beside, recipe),
+            images=images_of(built, beside, plain_recipe),
         )
-        _train(learner, _probe(whole, train, teaching, built, rng("online")), run, arguments, checkpoint)
-    _finish(learner, run, teaching, pick_device(device))
+        _train(learner, probe, run, arguments, checkpoint)
+    if is_main_process():
+        summary = finish(learner, run, probe, teaching, floors, pick_device(device))
+        _say(arguments, summary.lines())
     return run
+
+
+def _of_preset(learns: type[Method], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What the preset says where nothing was asked for."""
+    whole, side = open_data({**arguments, "encoder": arguments["encoder"] or "tacit/convnet", "quiet": True})
+    samples = len(whole.splits.get("train", np.arange(len(whole))))
+    values = laptop(learns, samples, side)
+    return {name: value for name, value in values.items() if arguments[name] is None}
 
 
 def default_folder(method: str, data: str | os.PathLike[str] | Source) -> Path:
@@ -281,8 +320,19 @@ def _restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
         raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
 
 
-def _check_same_data(run: Run, source: Source, teaching: Teaching | None, beside: Source | None) -> None:
+def _check_same_data(
+    run: Run, source: Source, recipe: Recipe, teaching: Teaching | None, beside: Source | None
+) -> None:
     record = run.settings().get("record", {})
+    before, now = (
+        {k: v for k, v in r.items() if k != "source"}
+        for r in (record.get("recipe", {}), plain(asdict(recipe)))
+    )
+    if changed := sorted(name for name in now if name in before and before[name] != now[name]):
+        raise UsageError(
+            f"cannot resume '{run}': {changed[0]} was {before[changed[0]]} and is {now[changed[0]]} by this "
+            f"version's recipe; pass --{changed[0].replace('_', '-')} {before[changed[0]]}"
+        )
     found = [record.get(part, {}).get("fingerprint") for part in ("data", "images")]
     if found != [source.fingerprint, beside.fingerprint if beside else None]:
         raise UsageError(f"cannot resume '{run}': the data have changed since it was begun")
@@ -296,8 +346,33 @@ def _probe(
     if teaching is None:
         return OnlineProbe(whole, train, rng)
     if isinstance(method, Segmentation):
-        return MaskProbe(teaching.whole, train, rng, teaching.held_out, method)
-    return HeldOutProbe(teaching.whole, train, rng, teaching.held_out, cast(SemiSupervised, method))
+        return MaskProbe(teaching.whole, train, rng, teaching.held_out, method, teaching.learned)
+    classifier = cast(SemiSupervised, method)
+    return HeldOutProbe(teaching.whole, train, rng, teaching.held_out, teaching.learned, classifier)
+
+
+def _floors(
+    teaching: Teaching | None, method: Method, probe: OnlineProbe, device: torch.device
+) -> dict[str, float]:
+    """Scores of what needs no learning, on the probe's held-out samples; `method` is as it begins."""
+    if not len(probe.queries):
+        return {}
+    if teaching is None:
+        found = probe.floors(method.encoder, device)
+        method.to("cpu")
+        return found
+    whole, learned, queries = teaching.whole, teaching.learned, probe.queries
+    if isinstance(method, Segmentation):
+        return mask_floors(whole, learned, queries)
+    floors = class_floors(whole, learned, queries, method.encoder, device)
+    method.to("cpu")
+    return {floor.name: floor.score(whole.labels[queries]) for floor in floors}
+
+
+def _say(arguments: Mapping[str, Any], lines: Sequence[str]) -> None:
+    if not arguments["quiet"]:
+        for line in lines:
+            print(line, file=sys.stderr)
 
 
 def _record(
@@ -369,19 +444,3 @@ def _note_parts(learner: Learner, slug: str) -> None:
             f"{learner.plan.batch_size}",
             file=sys.stderr,
         )
-
-
-def _finish(learner: Learner, run: Run, teaching: Teaching | None, device: torch.device) -> None:
-    if not is_main_process():
-        return
-    learner.method.to(device)  # Lightning has put it on the CPU
-    learner.method.finish(learner.source)
-    with resumable(run):
-        if isinstance(learner.method, Segmentation) and teaching is not None:
-            save_segmenter(learner.method, teaching.whole, teaching.held_out, run.folder)
-        elif teaching is not None:
-            save_classifier(
-                cast(SemiSupervised, learner.method), teaching.whole, teaching.held_out, run.folder
-            )
-        write_report(run.folder)
-        save_encoder(learner.method.encoder, run.folder)  # last: its card says that the run is finished

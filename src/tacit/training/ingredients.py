@@ -31,10 +31,13 @@ Precision = Literal["auto", "32", "bf16"]
 
 
 def recipe_for(learns: type[Method], arguments: Mapping[str, Any]) -> Recipe:
-    """The method's recipe with what the arguments change."""
+    """The method's recipe, or its paper's, with what the arguments change."""
+    base = learns.recipe
+    if arguments["recipe"] == "paper" and learns.paper_recipe is not None:
+        base = learns.paper_recipe
     names = {f.name for f in fields(Recipe)}
     changes = {name: value for name, value in arguments.items() if name in names and value is not None}
-    recipe = replace(learns.recipe, **changes)
+    recipe = replace(base, **changes)
     if recipe.optimizer not in list_optimizers():
         raise unknown("optimizer", recipe.optimizer, list_optimizers())
     return recipe
@@ -77,7 +80,13 @@ def open_data(arguments: Mapping[str, Any]) -> tuple[Source, int]:
         if arguments["size"] is not None:
             raise UsageError("--size is for images; pass --patch X,Y,Z for volumes")
         return source, 0
-    return source, size or min(source.spec.shape[-1], LARGEST_VIEW)
+    return source, encoder_side(encoder, size, source)
+
+
+def encoder_side(encoder: str | nn.Module, size: int | None, source: Source) -> int:
+    """The side in pixels that the encoder sees: as asked for, its own where it is fixed, or the images'."""
+    own = None if isinstance(encoder, nn.Module) else fixed_size(encoder)
+    return size or own or min(source.spec.shape[-1], LARGEST_VIEW)
 
 
 def open_images(arguments: Mapping[str, Any], learns: type[Method], beside: Source) -> Source | None:
@@ -150,6 +159,14 @@ def _given_card(encoder: str | nn.Module) -> EncoderCard | None:
 
 def build_method(learns: type[Method], arguments: Mapping[str, Any], source: Source, side: int) -> Method:
     """The method on its encoder, before `prepare`."""
+    return learns(start_encoder(arguments, source, side), **arguments["options"])
+
+
+def start_encoder(arguments: Mapping[str, Any], source: Source, side: int) -> nn.Module:
+    """The encoder that a run begins with, its card filled with how it sees the data.
+
+    arguments: encoder, small_input and seed, as `fit` takes them. side: in pixels of what it sees.
+    """
     encoder = arguments["encoder"]
     channels = source.spec.shape[0]
     if source.spec.modality == "volume":
@@ -171,7 +188,7 @@ def build_method(learns: type[Method], arguments: Mapping[str, Any], source: Sou
             f"the encoder takes {card_of(encoder).channels} channel(s), the data have {channels}"
             + (f": pass --channels {card_of(encoder).channels}" if source.spec.modality == "image" else "")
         )
-    return learns(encoder, **arguments["options"])
+    return encoder
 
 
 def _volume_encoder(encoder: str | nn.Module, source: Source, arguments: Mapping[str, Any]) -> nn.Module:

@@ -18,6 +18,7 @@ from tacit.training.teaching import teach
 _SHARED = (
     *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
     *("masks", "patch", "window", "spacing", "save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
+    *("views", "preset"),
 )  # what a run and its pretraining have in common
 
 

@@ -28,6 +28,7 @@ _FILES = (
     "encoder.safetensors",
     "encoder.json",
     "report.html",
+    "summary.json",
     "skipped.csv",
 )
 _PACKAGES = ("torch", "torchvision", "timm", "lightning", "numpy")

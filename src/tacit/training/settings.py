@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -14,6 +14,7 @@ from torch import nn
 from tacit.data.source import Source
 from tacit.errors import UsageError, unknown
 from tacit.methods.base import Method
+from tacit.methods.recipe import Recipe
 from tacit.training.run import Run
 
 # what may differ between a run and its resumption without changing what is learned; the data may lie
@@ -30,6 +31,7 @@ _FREE = frozenset(
         "labels",
         "save_every",
         "on_collapse",
+        "views",  # the method's options say what they are
     }
 )
 
@@ -37,6 +39,8 @@ _FREE = frozenset(
 def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments as plain YAML types, in the form that `tacit fit --config` takes back."""
     words = {name: plain(value) for name, value in arguments.items() if name not in ("resume", "options")}
+    if words.get("recipe") == "default":
+        words["recipe"] = None
     words["method"] = {"name": arguments["method"], **plain(arguments["options"])}
     return {name: value for name, value in words.items() if value is not None}
 
@@ -73,16 +77,44 @@ def check_same_settings(run: Run, now: dict[str, Any]) -> None:
         )
 
 
-def complete_options(learns: type[Method], slug: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of the method; those not given have their defaults, mappings become dataclasses."""
+def resumed_options(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that is resumed, with those that are given in their places."""
+    before = {name: value for name, value in (run.settings().get("method") or {}).items() if name != "name"}
+    return before | {
+        name: {**before[name], **value}
+        if isinstance(value, Mapping) and isinstance(before.get(name), Mapping)
+        else value
+        for name, value in given.items()
+    }
+
+
+def resumed_choices(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run that is resumed chose by itself, where it is not given again: a preset's values, views."""
+    settings, names = run.settings(), ["views"]
+    if arguments["preset"] is not None:
+        names += ["encoder", *(f.name for f in fields(Recipe) if f.name != "source")]
+    return {n: settings[n] for n in names if arguments[n] is None and settings.get(n) is not None}
+
+
+def complete_options(
+    learns: type[Method],
+    slug: str,
+    given: Mapping[str, Any],
+    usual: Callable[[str, Any], Any] = lambda name, own: own,
+) -> dict[str, Any]:
+    """All options of the method; those not given have their defaults, mappings become dataclasses.
+
+    usual: from an option's name and the constructor's default to the default of this run.
+    """
     parameters = {n: p for n, p in inspect.signature(learns).parameters.items() if n != "encoder"}
     for name in given:
         if name not in parameters:
             raise unknown(f"option of {slug}", name, parameters)
-    options = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
+    usually = {name: usual(name, parameter.default) for name, parameter in parameters.items()}
+    options = {**usually, **given}
     words = _allowed_words(learns)
     for name, value in options.items():
-        default = parameters[name].default
+        default = usually[name]
         if name in words and value not in words[name]:
             raise unknown(f"{slug}.{name}", str(value), [str(word) for word in words[name]])
         if value is inspect.Parameter.empty:

@@ -29,6 +29,7 @@ class Teaching:
     whole: the data; samples beyond the budget have lost their labels, so that nothing can look at them.
     pool: the part that is learned from, with and without labels.
     labelled: the stream of labelled samples, by their positions in the pool.
+    learned: positions of the whole whose labels are learned from.
     held_out: positions of the whole whose labels calibrate and validate.
     record: the numbers of labels, and a digest of them, for run.yaml.
     """
@@ -36,6 +37,7 @@ class Teaching:
     whole: Source
     pool: Source
     labelled: Stream
+    learned: np.ndarray
     held_out: np.ndarray
     record: dict[str, Any]
 
@@ -44,9 +46,9 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
     """Draw the labels of a run.
 
     Raises:
-        UsageError: too few labels or classes, or a budget that is none.
+        UsageError: too few labels or classes, or an invalid budget.
     """
-    budget = _budget(arguments, whole, train)
+    budget = budget_of(arguments, whole, train)
     if not arguments["quiet"]:
         for note in budget.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -58,6 +60,7 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
         whole=seen,
         pool=seen.subset(budget.pool),
         labelled=Stream(np.searchsorted(budget.pool, budget.labelled), _labelled_batch(arguments, recipe)),
+        learned=budget.labelled,
         held_out=budget.held_out,
         record={
             "learned": _counts(whole, budget.labelled),
@@ -68,7 +71,12 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
     )
 
 
-def _budget(arguments: Mapping[str, Any], whole: Source, train: np.ndarray) -> Budget:
+def budget_of(arguments: Mapping[str, Any], whole: Source, train: np.ndarray) -> Budget:
+    """Whose labels are learned from and held out: a function of the seed, the data and the budget.
+
+    Raises:
+        UsageError: too few labels or classes, or an invalid budget.
+    """
     rng = Rng.of(arguments["seed"])("budget")
     common: dict[str, Any] = {
         "fraction": arguments["label_fraction"],

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.nn.utils import get_total_norm
 
 from tacit.errors import TacitError
+from tacit.evaluation.batch_statistics import Modes
 from tacit.evaluation.online import OnlineProbe
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.forecast import Forecast, duration
@@ -78,6 +79,7 @@ class Watch(Callback):
         self._look_seconds = 0.0
         self._looked_at = -1
         self._foretold = False
+        self._apart = False
 
     def on_train_batch_end(self, trainer: Trainer, learner: Learner, *args: Any) -> None:  # type: ignore[override]
         """Once per optimiser step."""
@@ -148,11 +150,27 @@ class Watch(Callback):
 
     def _look(self, learner: Learner, probing: bool) -> dict[str, float]:
         if probing:
-            return self.probe.measure(learner.method.encoder, learner.device)
+            values = self.probe.measure(learner.method.evaluated, learner.device)
+            self._compare_modes(values, learner)
+            return values
         began = time.monotonic()
         values = self.probe.look(learner.method.encoder, learner.device)
         self._look_seconds = time.monotonic() - began
         return values
+
+    def _compare_modes(self, values: dict[str, float], learner: Learner) -> None:
+        """Say once where predictions differ much from what training sees, at two probes in a row."""
+        if "evaluation_mode" not in values:
+            return
+        modes = Modes(values["evaluation_mode"], values["training_mode"], len(self.probe.learned))
+        if modes.apart and self._apart and not learner.done:
+            trouble = Trouble(
+                "statistics",
+                f"labelled training pictures are at {modes}: BatchNorm's running statistics do not fit",
+                "they will be estimated again at the end; if that does not help, pass weaker views",
+            )
+            self._warn(trouble)
+        self._apart = modes.apart
 
     def _react(self, trouble: Trouble | None) -> None:
         """Stop, or say it once."""
@@ -163,6 +181,9 @@ class Watch(Callback):
             if not trouble.fatal:
                 kept += f"; to go on with it: tacit fit --resume --on-collapse warn --out {self.run.quoted}"
             raise TacitError(f"{trouble.seen}; {trouble.mend}; {kept}")
+        self._warn(trouble)
+
+    def _warn(self, trouble: Trouble) -> None:
         if trouble.kind not in self._warned:
             self._warned.add(trouble.kind)
             self.bar.warn(f"warning: {trouble.seen}; {trouble.mend}")

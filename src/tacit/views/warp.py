@@ -3,10 +3,10 @@
 A weak view of a digit or a radiograph may turn, grow and shift a little, but a crop of 8 % of its area, as
 `augment_images` takes it, would no longer show the class. In order: the central square of the true image,
 resized as `centre_view` does; mirror, zoom, rotation and shift about its centre in one bilinear resampling;
-brightness; contrast; gamma; clamp to 0..1; noise; normalise; cutout. All work on whole batches, on the
-device where the images are. Every draw is a function of the generator and the sample's number, whatever
-else is in the batch. What has no strength is neither drawn nor done, so that a still warp is `centre_view`,
-bit for bit.
+brightness; contrast; gamma; clamp to 0..1; RandAugment; noise; normalise; cutout. All work on whole
+batches, on the device where the images are. Every draw is a function of the generator and the sample's
+number, whatever else is in the batch. What has no strength is neither drawn nor done, so that a still warp
+is `centre_view`, bit for bit.
 
 - What moves in from outside the square is its mirror image (reflected at the pixels' edges, so that the
   edge pixel comes twice), not black: no network should learn to see how far an image was turned.
@@ -29,14 +29,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tacit.errors import UsageError
 from tacit.rng import Rng
+from tacit.views.affine import affine_maps, move
 from tacit.views.banded import banded_product
 from tacit.views.colour import Normal, normalise_
 from tacit.views.draw import between, chosen
 from tacit.views.noise import pixel_noise
+from tacit.views.randaugment import draw_operations, randaugment
 from tacit.views.resample import centre_boxes, check_images, crop_bands
 
 # Bytes of float32 pixels that are worked on at a time, see `tacit.views.image`.
@@ -46,10 +47,12 @@ _CHUNK_OTHER = 2**28
 
 @dataclass(frozen=True)
 class Warp:
-    """How a random view is made that shows what the image shows. The defaults are a weak view of digits.
+    """How a random view is made that shows what the image shows. The defaults are safe for most pictures.
 
     Args:
         rotate: the image turns by up to this many degrees either way, at most 180.
+        quarter_turns: probability of turning it by 0, 90, 180 or 270 degrees besides, all four alike; for
+            pictures that have no top.
         zoom: the image is magnified by 1 - this to 1 + this; below 1.
         shift: the image moves by up to this part of its side, down or up and right or left, at most 1;
             by whole pixels of the view if it neither turns nor zooms, so that nothing is blurred.
@@ -65,32 +68,45 @@ class Warp:
         noise_probability: probability of noise.
         cutout: side of a square that is erased, as a part of the view's side, at most 1. Its centre is
             uniform over the view, and what lies outside of it is not erased.
+        randaugment: number of RandAugment's operations after gamma, see `tacit.views.randaugment`.
         per_channel: whether every channel makes choices of its own, as if it were an image: for channels
             that are different pictures, such as the two patches of a knee in Semixup.
     """
 
-    rotate: float = 15.0
-    zoom: float = 0.12
-    shift: float = 0.075
+    rotate: float = 5.0
+    quarter_turns: float = 0.0
+    zoom: float = 0.1
+    shift: float = 0.05
     flip: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     gamma: tuple[float, float] = (1.0, 1.0)
     gamma_probability: float = 0.5
-    noise: float = 0.1
+    noise: float = 0.0
     noise_floor: float = 1.0
     noise_probability: float = 1.0
     cutout: float = 0.0
+    randaugment: int = 0
     per_channel: bool = False
 
     def __post_init__(self) -> None:
         _check("rotate", self.rotate, 180)
-        for name in ("shift", "flip", "gamma_probability", "noise_floor", "noise_probability", "cutout"):
+        for name in (
+            "shift",
+            "quarter_turns",
+            "flip",
+            "gamma_probability",
+            "noise_floor",
+            "noise_probability",
+            "cutout",
+        ):
             _check(name, getattr(self, name), 1)
         for name in ("brightness", "contrast", "noise"):
             _check(name, getattr(self, name), float("inf"))
         if not 0 <= self.zoom < 1:
             raise UsageError(f"warp.zoom must be at least 0 and below 1, not {self.zoom}")
+        if self.randaugment < 0:
+            raise UsageError(f"warp.randaugment must be at least 0 operations, not {self.randaugment}")
         if len(self.gamma) != 2 or not 0 < self.gamma[0] <= self.gamma[1] or not isfinite(self.gamma[1]):
             raise UsageError(
                 f"warp.gamma must be two numbers above 0, the smaller first, not {list(self.gamma)}"
@@ -104,10 +120,10 @@ def _check(name: str, value: float, high: float) -> None:
 
 
 WEAK = Warp()
-"""A weak view of digits and the like: our choice, from a pilot on scikit-learn's digits (8 x 8 pixels)."""
+"""A weak view where nothing is known of the pictures: it turns, grows and shifts a little (our choice)."""
 
-STRONG = Warp(rotate=35.0, zoom=0.25, shift=0.15, noise=0.2, cutout=3 / 8)
-"""A strong view of digits and the like: our choice, from the same pilot."""
+STRONG = Warp(rotate=20.0, zoom=0.2, shift=0.1, brightness=0.3, contrast=0.5, cutout=0.3)
+"""A strong view where nothing is known of the pictures (our choice)."""
 
 KNEE = Warp(
     rotate=10.0,
@@ -129,11 +145,9 @@ NATURAL_WEAK = Warp(rotate=0.0, zoom=0.0, shift=0.125, flip=0.5, noise=0.0)
 """A weak view of photographs such as CIFAR's: a mirror, and a crop after padding by an eighth, as in the
 classic semi-supervised setting (FixMatch: Sohn et al., 2020, arXiv 2001.07685)."""
 
-NATURAL_STRONG = replace(NATURAL_WEAK, rotate=30.0, zoom=0.2, brightness=0.5, contrast=0.5, cutout=0.5)
-"""A strong view of photographs. FixMatch's is the weak one with RandAugment and Cutout, which choose their
-operations sample by sample; this is our stand-in that works on whole batches and does a few operations to all
-of them, in random strength (our choice). Its cutout is Cutout's (DeVries and Taylor, 2017, arXiv 1708.04552).
-Results may differ from RandAugment's."""
+NATURAL_STRONG = replace(NATURAL_WEAK, randaugment=2, cutout=0.5)
+"""FixMatch's strong view of photographs: the weak one, two operations of RandAugment, then Cutout (DeVries
+and Taylor, 2017, arXiv 1708.04552) of half a side."""
 
 
 class WarpChoices(NamedTuple):
@@ -143,6 +157,7 @@ class WarpChoices(NamedTuple):
         right and y downwards are from -1 to 1 between the outer edges.
     light: (B, 2) float32, factors of brightness and contrast.
     gamma: (B,) float32, exponents; 1 changes nothing.
+    operations: (B, n, 3) float32, see `tacit.views.randaugment.draw_operations`.
     noise: (B,) float32, standard deviations; 0 for no noise.
     hole: (B, 2, 2) int64: first row and column that are erased, and those behind the last.
     """
@@ -150,6 +165,7 @@ class WarpChoices(NamedTuple):
     affine: Tensor | None = None
     light: Tensor | None = None
     gamma: Tensor | None = None
+    operations: Tensor | None = None
     noise: Tensor | None = None
     hole: Tensor | None = None
 
@@ -194,18 +210,19 @@ def warp_images(
         images = images.flatten(0, 1)[:, None]
         true_size = true_size.repeat_interleave(channels, 0)
         index = (index[:, None] * channels + torch.arange(channels, device=index.device)).flatten()
-    choices = draw_choices(index, rng, warp, size)
+    choices = draw_choices(index, rng, warp, size, images.shape[1])
     views = render(images, true_size, index, choices, rng("pixels"), size=size, normal=normal)
     return views.view(batch, channels, size, size)
 
 
-def draw_choices(index: Tensor, rng: Rng, warp: Warp, size: int) -> WarpChoices:
+def draw_choices(index: Tensor, rng: Rng, warp: Warp, size: int, channels: int = 3) -> WarpChoices:
     """Every choice for one random view of each image; what has no strength is not drawn.
 
     index: (B,) int64 sample numbers; a choice depends on its own number only.
-    size: side of the view in pixels, on which whole-pixel shifts and the cutout depend.
+    size: side of the view in pixels, on which whole-pixel shifts and the cutout depend. channels: of the
+    images, on which RandAugment's operations depend.
     """
-    light = gamma = noise = hole = None
+    light = gamma = operations = noise = hole = None
     if warp.brightness or warp.contrast:
         light = rng("light").uniform(index, 2)
         for column, width in zip(light.unbind(1), (warp.brightness, warp.contrast), strict=True):
@@ -213,6 +230,8 @@ def draw_choices(index: Tensor, rng: Rng, warp: Warp, size: int) -> WarpChoices:
     if tuple(warp.gamma) != (1.0, 1.0) and warp.gamma_probability:
         draw = rng("gamma").uniform(index, 2)
         gamma = between(draw[:, 1], warp.gamma).where(draw[:, 0] < warp.gamma_probability, 1.0)
+    if warp.randaugment:
+        operations = draw_operations(index, rng("randaugment"), warp.randaugment, channels)
     if warp.noise and warp.noise_probability:
         draw = rng("noise").uniform(index, 2)
         noise = between(draw[:, 1], (warp.noise * warp.noise_floor, warp.noise))
@@ -221,43 +240,26 @@ def draw_choices(index: Tensor, rng: Rng, warp: Warp, size: int) -> WarpChoices:
         side = max(1, round(warp.cutout * size))
         first = (rng("cutout").uniform(index, 2) * size).long() - side // 2
         hole = torch.stack([first, first + side], 1)
-    return WarpChoices(_draw_affine(index, rng, warp, size), light, gamma, noise, hole)
+    return WarpChoices(_draw_affine(index, rng, warp, size), light, gamma, operations, noise, hole)
 
 
 def _draw_affine(index: Tensor, rng: Rng, warp: Warp, size: int) -> Tensor | None:
-    if not (warp.rotate or warp.zoom or warp.shift or warp.flip):
+    if not (warp.rotate or warp.quarter_turns or warp.zoom or warp.shift or warp.flip):
         return None
     draw = rng("place").uniform(index, 4)
+    angle = between(draw[:, 0], (-warp.rotate, warp.rotate))
+    if warp.quarter_turns:
+        turned = rng("quarter turns").uniform(index, 2)
+        angle = angle + 90 * (4 * turned[:, 1]).floor() * (turned[:, 0] < warp.quarter_turns)
     turns = warp.rotate or warp.zoom
     steps = round(warp.shift * size)
     shift = between(draw[:, 2:], (-warp.shift, warp.shift))
     return affine_maps(
-        between(draw[:, 0], (-warp.rotate, warp.rotate)),
+        angle,
         between(draw[:, 1], (1 - warp.zoom, 1 + warp.zoom)),
         shift if turns else ((draw[:, 2:] * (2 * steps + 1)).floor_() - steps) / size,
         chosen(index, rng("flip"), warp.flip),
     )
-
-
-def affine_maps(angle: Tensor, zoom: Tensor, shift: Tensor, flip: Tensor | None = None) -> Tensor:
-    """Where each place of a view comes from, (B, 2, 3) float32, see `WarpChoices`.
-
-    The image is mirrored, magnified, turned about its centre and then shifted.
-
-    Args:
-        angle: (B,) float32, in degrees, counter-clockwise.
-        zoom: (B,) float32, above 0; above 1 for a larger picture.
-        shift: (B, 2) float32, downwards and to the right, in parts of the side.
-        flip: (B,) bool, which to mirror left to right; none if not given.
-    """
-    cosine, sine = angle.deg2rad().cos() / zoom, angle.deg2rad().sin() / zoom
-    mirror = 1.0 if flip is None else 1 - 2 * flip.float()
-    x = torch.stack([cosine * mirror, -sine * mirror], 1)
-    y = torch.stack([sine, cosine], 1)
-    turn = torch.stack([x, y], 1)
-    # the side is 2 long; (B, 2, 2) * (B, 1, 2), not a matrix product, which may keep ten bits only
-    offset = (turn * (-2 * shift.flip(1)[:, None])).sum(2, keepdim=True)
-    return torch.cat([turn, offset], 2)
 
 
 @torch.no_grad()
@@ -301,6 +303,8 @@ def _finish(
         which = (choices.gamma != 1).nonzero()[:, 0]
         some = views.index_select(0, which).clamp_(0, 1)
         views.index_copy_(0, which, some.pow_(choices.gamma[which, None, None, None]))
+    if choices.operations is not None:
+        views = randaugment(views, choices.operations)
     if choices.noise is not None:
         which = choices.noise.nonzero()[:, 0]
         noise = pixel_noise(index[which], views[0].numel(), rng).mul_(choices.noise[which, None])
@@ -312,21 +316,6 @@ def _finish(
         first, end = choices.hole.unbind(1)
         down, across = ((place >= first[..., None]) & (place < end[..., None])).unbind(1)
         out.masked_fill_(down[:, None, :, None] & across[:, None, None, :], 0.0)
-
-
-def move(images: Tensor, affine: Tensor) -> Tensor:
-    """The images with their pixels moved, bilinear, reflected at the edges.
-
-    images: (B, C, S, S) float32, contiguous. affine: (B, 2, 3), see `WarpChoices`.
-    """
-    size = images.shape[-1]
-    place = (torch.arange(size, device=images.device) + 0.5) * (2 / size) - 1
-    across, down, offset = affine[..., None].unbind(2)  # (B, 2, 1) each
-    # sums, not affine_grid's matrix product, which on some devices keeps ten bits of a coordinate
-    grid = (across * place)[:, :, None] + (down * place + offset)[..., None]
-    return F.grid_sample(
-        images, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="reflection", align_corners=False
-    )
 
 
 def relight_(images: Tensor, brightness: Tensor, contrast: Tensor) -> Tensor:

@@ -1,0 +1,80 @@
+"""What the same labels give without learning: the least that a trained network has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from tacit.data.source import Source
+from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+
+FREQUENT, PIXELS, START = "most frequent class", "pixels", "start encoder"
+MOST = 2000
+"""Labelled samples that floors are learned from, at most: with more the answer changes little."""
+_COMPONENTS = 256
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # scikit-learn's C
+_FOLDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A classifier that learned nothing but the labels. predicted: (T,) class numbers of the test samples."""
+
+    name: str
+    predicted: np.ndarray
+
+    def score(self, labels: np.ndarray) -> float:
+        """Balanced accuracy, 0 to 1, given the (T,) true classes."""
+        return float(balanced_accuracy_score(labels, self.predicted))
+
+
+def class_floors(
+    source: Source, learned: np.ndarray, test: np.ndarray, encoder: nn.Module, device: torch.device | str
+) -> list[Floor]:
+    """The most frequent class, and logistic regression on pixels and on the frozen encoder.
+
+    Pixels are those of the central square at 32 pixels a side, at most. Both are standardised, and turned
+    into the 256 first principal components of the labelled samples, which changes nothing where there are
+    fewer such samples. The regularisation is chosen by threefold cross-validation on the labelled samples,
+    nothing by the test samples.
+
+    source: with labels at `learned`; those at `test` are not looked at. encoder: as it is before the run; its
+    mode and statistics stay as they are.
+    """
+    learned = learned[np.linspace(0, len(learned) - 1, min(MOST, len(learned))).astype(np.int64)]
+    labels = source.labels[learned]
+    classes, counts = np.unique(labels, return_counts=True)
+    floors = [Floor(FREQUENT, np.full(len(test), classes[counts.argmax()]))]
+    if len(classes) < 2:
+        return floors
+    mode = encoder.training
+    looks: tuple[tuple[str, Embed], ...] = (
+        (PIXELS, pixel_features()),
+        (START, encoder_features(encoder, device)),
+    )
+    for name, embed in looks:
+        train, other = extract(embed, source, learned), extract(embed, source, test)
+        floors.append(Floor(name, _regression(train, labels, other)))
+    encoder.train(mode)
+    return floors
+
+
+def _regression(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    count = min(*train.shape, _COMPONENTS)
+    solver = "randomized" if count == _COMPONENTS else "full"
+    turn = make_pipeline(StandardScaler(), PCA(count, svd_solver=solver, random_state=0))
+    train, test = turn.fit_transform(train), turn.transform(test)
+    model = LogisticRegression(C=_STRENGTHS[1], tol=1e-3, max_iter=500)
+    if np.unique(labels, return_counts=True)[1].min() >= _FOLDS:
+        folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+        model = GridSearchCV(model, {"C": _STRENGTHS}, cv=folds, scoring="balanced_accuracy")
+    return model.fit(train, labels).predict(test)

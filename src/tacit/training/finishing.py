@@ -1,0 +1,119 @@
+"""After the last step: statistics that fit, the better network, and what the run came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+
+from tacit.encoders.card import card_of
+from tacit.encoders.saved import save_encoder
+from tacit.evaluation.classifier import save_classifier
+from tacit.evaluation.held_out import HeldOutProbe
+from tacit.evaluation.mask_probe import MaskProbe
+from tacit.evaluation.online import OnlineProbe
+from tacit.evaluation.segmenter import save_segmenter
+from tacit.methods.base import Method
+from tacit.methods.segmentation import Segmentation
+from tacit.methods.semi_supervised import SemiSupervised
+from tacit.report.page import write_report
+from tacit.rng import seeded
+from tacit.training.keeper import resumable
+from tacit.training.learner import Learner
+from tacit.training.run import Run
+from tacit.training.summary import Summary
+from tacit.training.teaching import Teaching
+
+FEW_STEPS = 1000
+
+
+def finish(
+    learner: Learner,
+    run: Run,
+    probe: OnlineProbe,
+    teaching: Teaching | None,
+    floors: Mapping[str, float],
+    device: torch.device,
+) -> Summary:
+    """Choose what is kept, grade it and write it; the encoder's card comes last and says that it is done."""
+    method = learner.method.to(device)  # Lightning has put it on the CPU
+    with seeded(learner.rng("finish")):
+        seen = settle(method, probe, device)
+        scores = choose(method, probe, device)
+    method.finish(learner.source)
+    summary = Summary(
+        score=probe.score,
+        held_out=len(probe.queries),
+        kept=method.kept,
+        candidates=scores,
+        floors=floors if scores else {},
+        statistics=seen.get(method.kept, ""),
+        remedies=remedies(learner),
+    )
+    with resumable(run):
+        if isinstance(method, Segmentation) and teaching is not None:
+            save_segmenter(method, teaching.whole, teaching.held_out, run.folder)
+        elif teaching is not None:
+            save_classifier(cast(SemiSupervised, method), teaching.whole, teaching.held_out, run.folder)
+        if teaching is not None or scores:
+            summary.save(run.folder)
+        write_report(run.folder)
+        save_encoder(method.encoder, run.folder)  # last: its card says that the run is finished
+    return summary
+
+
+def settle(method: Method, probe: OnlineProbe, device: torch.device) -> dict[str, str]:
+    """Running statistics that fit, for each network that could be kept; what to say about them, by name."""
+    said: dict[str, str] = {}
+    if not isinstance(probe, HeldOutProbe | MaskProbe):
+        return said
+    for name in method.candidates:
+        method.kept = name
+        found = probe.settle(device)
+        if found is not None and found[0].apart:
+            before, after = found
+            cure = (
+                f"estimated again on clean pictures ({after})"
+                if not after.apart
+                else "estimating them again did not help: predictions may be poor"
+            )
+            said[name] = (
+                f"BatchNorm's running statistics did not fit clean training pictures ({before}), because "
+                f"training saw other views of them; {cure}"
+            )
+    return said
+
+
+def choose(method: Method, probe: OnlineProbe, device: torch.device) -> dict[str, float]:
+    """Keep the network with the best score on held-out labels, the first of equals; the scores by name.
+
+    Without such labels the first stays, and nothing is returned.
+    """
+    scores: dict[str, float] = {}
+    if not len(probe.queries):
+        method.kept = method.candidates[0]
+        return scores
+    for name in method.candidates:
+        method.kept = name
+        value = probe.measure(method.evaluated, device).get(probe.score)
+        if value is not None:
+            scores[name] = value
+    method.kept = max(scores, key=lambda name: scores[name]) if scores else method.candidates[0]
+    return scores
+
+
+def remedies(learner: Learner) -> tuple[str, ...]:
+    """What is most likely to help a run that is below a floor, best first."""
+    if not learner.method.learns_labels:
+        return ("--preset laptop", "more --epochs", "other --views", "more images")
+    found = []
+    volumes = learner.method.modality == "volume"
+    if not card_of(learner.method.encoder).learned and not volumes:
+        found.append("an encoder that has learned (--pretrain dcl, or --encoder with pretrained weights)")
+    if learner.plan.total < FEW_STEPS:
+        found.append(f"more steps (--epochs; these were {learner.plan.total})")
+    if not getattr(type(learner.method), "baseline", False):
+        word = "supervised-segmentation" if volumes else "supervised"
+        found.append(f"the labels alone (tacit fit {word})")
+    return (*found, "more labels", "other views (--views)")

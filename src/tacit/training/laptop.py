@@ -1,0 +1,47 @@
+"""`--preset laptop`: what a run on two cores without a GPU takes, where the user asks for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tacit.errors import UsageError
+from tacit.methods.base import Method
+
+Preset = Literal["laptop"]
+EPOCHS = 60
+STEPS = 2400
+_SMALL = 32  # pixels up to which three layers see enough of a picture
+
+
+def check_preset(arguments: Mapping[str, Any], learns: type[Method]) -> None:
+    """Refuse what the preset is not for, before any data are opened.
+
+    Raises:
+        UsageError: an unknown preset, a method for volumes, or the recipe of the paper beside it.
+    """
+    preset = arguments["preset"]
+    if preset is None:
+        return
+    if preset != "laptop":
+        raise UsageError(f"unknown preset '{preset}'; known: laptop")
+    if learns.modality != "image":
+        kind = learns.modality
+        raise UsageError(f"--preset laptop is for images, and {arguments['method']} learns from {kind}s")
+    if arguments["recipe"] == "paper":
+        raise UsageError("--preset laptop and --recipe paper are two recipes: give one of them")
+
+
+def laptop(learns: type[Method], samples: int, side: int) -> dict[str, Any]:
+    """Arguments of `fit` by name. samples: that are learned from. side: in pixels of what the encoder sees.
+
+    Chosen on validation parts, see docs/laptop.md.
+    """
+    if learns.learns_labels:
+        batch = min(64, samples)
+        encoder = "tacit/convnet" if side <= _SMALL else "tacit/convnet?depth=4"
+        epochs = max(1, round(STEPS / max(1, samples // batch)))
+        return {"encoder": encoder, "batch_size": batch, "mu": 2.0, "epochs": epochs, "optimizer": "adam",
+                "lr": 1e-3, "lr_scaling": "none", "weight_decay": 0.0, "schedule": "cosine 7/16"}  # fmt: skip
+    encoder = f"tacit/convnet?width=64&depth={3 if side <= _SMALL else 4}"
+    return {"encoder": encoder, "batch_size": min(128, samples), "epochs": EPOCHS}

@@ -1,0 +1,60 @@
+"""What to begin with instead of random weights, where a run has few labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from tacit.encoders.cached import cached_encoders
+from tacit.encoders.card import card_of
+from tacit.evaluation.features import still_view
+from tacit.evaluation.subject import pick_device
+from tacit.methods.base import Method
+from tacit.training.forecast import duration
+from tacit.training.laptop import EPOCHS
+from tacit.training.teaching import Teaching
+
+_FEW = 1000  # labels in all; with more, random weights are no poor start
+_TRIED = 32  # images by which the time of a pretraining is forecast
+_PASSES = 6  # two views, forward and backward, in forward passes
+
+
+def propose(arguments: Mapping[str, Any], method: Method, teaching: Teaching | None) -> list[str]:
+    """Lines that name a better start than random weights; empty where there is nothing to say."""
+    if teaching is None or method.modality != "image" or card_of(method.encoder).learned:
+        return []
+    if len(teaching.learned) > _FEW or arguments["pretrain"] is not None:
+        return []
+    if cached := cached_encoders():
+        others = f" ({len(cached) - 1} more are)" if len(cached) > 1 else ""
+        return [
+            f"note: {len(teaching.learned)} labels and random weights: {cached[0]} is in the cache{others}; "
+            f"--encoder {cached[0]} begins with what it has learned"
+        ]
+    each = _PASSES * EPOCHS * _seconds_per_image(method, teaching, arguments["device"])
+    seconds = each * len(teaching.pool)
+    return [
+        f"note: {len(teaching.learned)} labels and random weights: --pretrain dcl --pretrain-epochs {EPOCHS} "
+        f"learns the encoder from all {len(teaching.pool):,} images first (about {duration(seconds)} "
+        f"more), and "
+        "--encoder takes one that has learned (run:DIR, or timm/NAME?weights=FILE)"
+    ]
+
+
+@torch.no_grad()
+def _seconds_per_image(method: Method, teaching: Teaching, device: str) -> float:
+    """Of one forward pass, on the device of the run; nothing of the method changes."""
+    where, encoder = pick_device(device), method.encoder
+    mode, home = encoder.training, next(encoder.parameters()).device
+    encoder.to(where).eval()
+    first = teaching.pool.batch(range(min(_TRIED, len(teaching.pool))))
+    batch = still_view(first.to(where), card_of(encoder))
+    encoder(batch)
+    began = time.monotonic()
+    encoder(batch)
+    passed = time.monotonic() - began
+    encoder.to(home).train(mode)
+    return passed / len(batch)

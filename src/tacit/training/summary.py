@@ -1,0 +1,91 @@
+"""What a run came to, in a few lines and a file: which network was kept, and whether it beats the floors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tacit.errors import TacitError
+from tacit.files import without_nan, write_atomically
+
+FILE = "summary.json"
+_NAMES = {"balanced_accuracy": "balanced accuracy", "dice": "Dice", "knn": "kNN accuracy"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Scores are from 0 to 1.
+
+    score: name of the measure. held_out: number of held-out samples by which it is measured.
+    candidates: score of each network that could be kept; empty where nothing was held out. kept: its name.
+    floors: score of what needs no learning, with the same labels and on the same samples, by name.
+    statistics: what was seen of BatchNorm's running statistics, where they did not fit.
+    remedies: what is most likely to help a run below a floor, best first.
+    """
+
+    score: str
+    held_out: int
+    kept: str
+    candidates: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
+    statistics: str = ""
+    remedies: tuple[str, ...] = ()
+
+    @property
+    def above(self) -> str | None:
+        """The best of the floors that the run lies below, if any."""
+        own = self.candidates.get(self.kept)
+        best = max(self.floors, key=lambda name: self.floors[name], default=None)
+        return best if own is not None and best is not None and own < self.floors[best] else None
+
+    def lines(self) -> list[str]:
+        """The summary, for people; the last line says what a run below a floor can try."""
+        name = _NAMES.get(self.score, self.score)
+        text = []
+        if self.candidates:
+            others = [f"{other} {_percent(v)}" for other, v in self.candidates.items() if other != self.kept]
+            beside = f" ({'; '.join(others)})" if others else ""
+            own = _percent(self.candidates[self.kept])
+            text.append(
+                f"held out: {name} {own} of the {self.kept} network, which is kept{beside}; "
+                f"{self.held_out} samples"
+            )
+        if self.floors:
+            floors = ", ".join(f"{floor} {_percent(v)}" for floor, v in self.floors.items())
+            text.append(f"floors:   with the same labels: {floors}")
+        if self.statistics:
+            text.append(f"note:     {self.statistics}")
+        if self.above is not None:
+            own, floor = _percent(self.candidates[self.kept]), _percent(self.floors[self.above])
+            text.append(
+                f"warning:  this run is below '{self.above}' ({own} against {floor}), which needs no "
+                f"learning; "
+                f"try {' or '.join(self.remedies[:2])}"
+            )
+        return text
+
+    def save(self, folder: Path) -> None:
+        """Write `summary.json`."""
+        write_atomically(folder / FILE, json.dumps(without_nan(asdict(self)), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Summary | None:
+        """The summary of a run, None if it has none.
+
+        Raises:
+            TacitError: the file is damaged.
+        """
+        if not (folder / FILE).is_file():
+            return None
+        try:
+            read: dict[str, Any] = json.loads((folder / FILE).read_text())
+            return cls(**{**read, "remedies": tuple(read["remedies"])})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TacitError(f"{folder / FILE} is damaged: {error}") from None
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"

@@ -1,0 +1,70 @@
+"""Which views a run takes: those of the kind of picture, or those of the method's paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from tacit.data.source import Source
+from tacit.data.statistics import colourful
+from tacit.errors import UsageError
+from tacit.methods.base import Method
+from tacit.training.settings import complete_options
+from tacit.views.image import Augment
+from tacit.views.presets import PRESETS, Choice, choose
+from tacit.views.warp import Warp
+
+From = Literal["default", "paper"]
+"""Where a method's numbers come from: chosen for short runs on ordinary data, or its paper."""
+
+
+def check_views(arguments: Mapping[str, Any], learns: type[Method]) -> None:
+    """Refuse views that no such method takes, before any data are opened.
+
+    Raises:
+        UsageError: an unknown preset, one for volumes, or one beside the views of the paper.
+    """
+    asked = arguments["views"]
+    if asked is None:
+        return
+    choose(asked, channels=3)
+    if learns.modality != "image":
+        raise UsageError(f"--views are for images, and {arguments['method']} learns from {learns.modality}s")
+    if arguments["recipe"] == "paper":
+        raise UsageError("--recipe paper has the views of the paper: leave --views out, or --recipe paper")
+
+
+def options_for(
+    learns: type[Method],
+    arguments: Mapping[str, Any],
+    given: Mapping[str, Any],
+    source: Source | None = None,
+    size: int = 224,
+) -> tuple[dict[str, Any], Choice | None]:
+    """All options of the method, and the preset of views in them, if it takes one.
+
+    given: the options that the user named; they come before all others. source: None before data are opened.
+    size: side in pixels of what the encoder sees.
+    """
+    slug = arguments["method"]
+    if learns.modality != "image" or arguments["recipe"] == "paper":
+        paper = learns.paper if arguments["recipe"] == "paper" else {}
+        return complete_options(learns, slug, given, lambda name, own: paper.get(name, own)), None
+    if source is None:
+        choice = Choice(arguments["views"] or "greys", "")
+    else:
+        channels = source.spec.shape[0] if colourful(source) else 1
+        choice = choose(arguments["views"], channels=channels, classes=source.spec.classes)
+    options = complete_options(learns, slug, given, lambda name, own: choice.preset.of(name, own, size))
+    takes = any(isinstance(value, Warp | Augment) for value in options.values())
+    return options, choice if takes else None
+
+
+def say(choice: Choice) -> list[str]:
+    """The choice in words, and what to check."""
+    others = ", ".join(name for name in PRESETS if name != choice.name)
+    about = choice.preset.about.split(":")[1].split(";")[0].strip()
+    return [
+        f"views: {choice.name}, because {choice.why} ({about}); others: --views {others}",
+        *(f"warning: {text}" for text in choice.warnings),
+    ]
