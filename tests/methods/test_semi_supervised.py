@@ -227,17 +227,29 @@ def test_mixmatch_rows_targets_and_the_unmixed_limit():
     assert torch.equal(targets[6:18], targets[18:])
 
 
+def test_fixmatchs_threshold_rises_to_the_published_one_and_is_it_throughout_in_the_papers_setting():
+    method = make("fixmatch", pixels(), threshold=0.95)
+    views = method.views(batch(), RNG, HALF)
+    for step, expected in ((0, 0.6), (8192, 0.775), (16384, 0.95), (10**6, 0.95)):
+        method.losses(views, Step(step, 2**20, 0, 1))
+        assert method.least == pytest.approx(expected)
+    published = make("fixmatch", pixels(), **{**method.paper, "threshold": 0.95})
+    published.losses(views, Step(0, 2**20, 0, 1))
+    assert published.least == 0.95
+    assert make("fixmatch", pixels(), threshold=0.3).first_threshold == 0.3
+
+
 def test_fixmatch_counts_who_is_sure_and_divides_by_all():
     method = make("fixmatch", pixels())
     views = method.views(batch(), RNG, HALF)
     q = method.logits(views.unlabelled[0]).softmax(1)
     confidence, found = q.max(1)
     each = F.cross_entropy(method.logits(views.unlabelled[1]), found, reduction="none")
-    method.threshold = confidence.sort().values[6].item()
+    method.threshold = method.first_threshold = confidence.sort().values[6].item()
     expected = (each * (confidence >= method.threshold)).sum().item() / 12
     assert method.losses(views, HALF)["match"].item() == pytest.approx(expected, rel=1e-5)
     assert method.notes["confident"].item() == 0.5
-    method.threshold = 1.1
+    method.threshold = method.first_threshold = 1.1
     loss = method.losses(views, HALF)["match"]
     assert loss.item() == 0
     method.zero_grad()

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from tacit.batch import Batch
@@ -21,6 +20,7 @@ from tacit.evaluation.batch_statistics import (
     tracking_layers,
 )
 from tacit.evaluation.features import extract, still_view
+from tacit.evaluation.floors import balanced_accuracy
 from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
 from tacit.methods.semi_supervised import SemiSupervised
 from tacit.rng import Rng
@@ -63,7 +63,7 @@ class HeldOutProbe(OnlineProbe):
         values = self.look(encoder, device)
         if len(self.queries):
             found = held_out_logits(self.method, self.source, self.queries, device).argmax(1).numpy()
-            values[self.score] = float(balanced_accuracy_score(self.source.labels[self.queries], found))
+            values[self.score] = balanced_accuracy(self.source.labels[self.queries], found)
         if (modes := self.modes(device)) is not None:
             values |= {"evaluation_mode": modes.evaluation, "training_mode": modes.training}
         return values

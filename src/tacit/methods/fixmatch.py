@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from tacit.batch import Step
 from tacit.data.source import Source
 from tacit.losses.gather import gather
 from tacit.losses.pseudo_labels import flexmatch_thresholds, pseudo_label_cross_entropy
+from tacit.losses.ramps import linear_ramp
 from tacit.methods.rows import rows_of
 from tacit.methods.semi_supervised import CLASSIC, SemiSupervised, Views
 from tacit.views.warp import STRONG, WEAK, Warp
@@ -29,18 +32,22 @@ class FixMatch(SemiSupervised):
     """FixMatch (Sohn et al., 2020; arXiv 2001.07685).
 
         q = softmax f(weak(u))
-        L = CE(x, y) + weight * mean_i 1[max q_i >= threshold] CE(f(strong(u_i)), argmax q_i)
+        L = CE(x, y) + weight * mean_i 1[max q_i >= threshold_t] CE(f(strong(u_i)), argmax q_i)
 
     No gradient through q; the mean is over all unlabelled samples, so that those below the threshold count
-    as 0. There is no ramp: the threshold is the curriculum. Labelled and unlabelled samples pass through
-    the network one after another, where the authors' code sends them through together, which matters for
-    BatchNorm only. Strong views move no running statistics here; in that code they do, and evaluation then
-    takes statistics of pictures that it never sees.
+    as 0. The weight has no ramp: the threshold is the curriculum. Labelled and unlabelled samples pass
+    through the network one after another, where the authors' code sends them through together, which matters
+    for BatchNorm only. Strong views move no running statistics here; in that code they do, and evaluation
+    then takes statistics of pictures that it never sees.
 
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
         weight: of the unlabelled term.
-        threshold: least confidence of a pseudo-label.
+        threshold: least confidence of a pseudo-label, after the first steps.
+        first_threshold: the same at the first step, from where it rises linearly; never above `threshold`.
+            The paper has one threshold throughout, in a million steps; a network of some hundred steps is so
+            sure of next to nothing, and would learn from the labels alone (our choice).
+        threshold_steps: steps in which it rises.
         hard: whether the target is the class, or the probabilities at `temperature`.
         temperature: of soft targets.
         ema: of the averaged network that is evaluated; 0 evaluates the trained one.
@@ -50,6 +57,7 @@ class FixMatch(SemiSupervised):
     """
 
     recipe = MATCH
+    paper: ClassVar[Mapping[str, Any]] = {**SemiSupervised.paper, "first_threshold": 0.95}
     unlabelled_views = ("weak", "strong")
 
     def __init__(
@@ -58,6 +66,8 @@ class FixMatch(SemiSupervised):
         *,
         weight: float = 1.0,
         threshold: float = 0.95,
+        first_threshold: float = 0.6,
+        threshold_steps: int = 16384,
         hard: bool = True,
         temperature: float = 0.5,
         ema: float = 0.999,
@@ -67,6 +77,8 @@ class FixMatch(SemiSupervised):
     ) -> None:
         super().__init__(encoder, weak=weak, strong=strong, ema=ema, dropout=dropout)
         self.weight, self.threshold = weight, threshold
+        self.first_threshold, self.threshold_steps = min(first_threshold, threshold), threshold_steps
+        self.least = self.first_threshold  # confidence that counts at the step under way
         self.hard, self.sharpness = hard, temperature
 
     def unsupervised(self, views: Views, step: Step) -> dict[str, Tensor]:
@@ -74,6 +86,8 @@ class FixMatch(SemiSupervised):
         weak, strong = views.unlabelled
         with torch.no_grad():
             target = self.logits(weak)
+        risen = linear_ramp(step.index, self.threshold_steps)
+        self.least = self.first_threshold + risen * (self.threshold - self.first_threshold)
         loss, mask = self.match(self.still_logits(strong), target, views.index)
         self.note("confident", mask.float().mean())
         return {"match": self.weight * loss}
@@ -81,7 +95,7 @@ class FixMatch(SemiSupervised):
     def match(self, logits: Tensor, target: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The masked cross-entropy and the (U,) mask. logits, target: (U, classes)."""
         return pseudo_label_cross_entropy(
-            logits, target, self.threshold, temperature=self.sharpness, hard=self.hard
+            logits, target, self.least, temperature=self.sharpness, hard=self.hard
         )
 
 

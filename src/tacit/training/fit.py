@@ -54,7 +54,7 @@ from tacit.training.pulse import Pulse
 from tacit.training.resources import check_disk, explaining_memory, state_bytes
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, describe, plain, resumed_choices, resumed_options
-from tacit.training.teaching import Teaching, refuse_label_options, teach
+from tacit.training.teaching import Teaching, check_batch, refuse_label_options, teach
 from tacit.training.trainer import make_trainer
 from tacit.training.views import From, check_views, options_for, say
 from tacit.training.watch import OnCollapse, Watch
@@ -246,6 +246,8 @@ def fit(
             built.to(memory_format=torch.channels_last)
         probe = _probe(whole, train, teaching, built, rng("online"))
         floors = _floors(teaching, built, probe, pick_device(device)) if is_main_process() else {}
+        if teaching is not None and (few := check_batch(built, teaching.labelled)):
+            _say(arguments, [f"warning: {few}"])
         if checkpoint is None and is_main_process():
             _say(arguments, propose(arguments, built, teaching))
         if checkpoint is not None:

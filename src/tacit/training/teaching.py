@@ -14,6 +14,7 @@ import numpy as np
 from tacit.data.budget import HELD_OUT, Budget, draw_budget, draw_masks
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
+from tacit.evaluation.batch_statistics import tracking_layers
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
@@ -50,7 +51,7 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
     """
     budget = budget_of(arguments, whole, train)
     if not arguments["quiet"]:
-        for note in budget.notes:
+        for note in (*budget.notes, *_held_out_notes(whole, budget)):
             print(f"note: {note}", file=sys.stderr)
     seen = copy.copy(whole)
     seen.labels = np.full(len(whole), UNLABELLED, np.int64)
@@ -69,6 +70,32 @@ def teach(arguments: Mapping[str, Any], recipe: Recipe, whole: Source, train: np
             "digest": blake2b(seen.labels.tobytes() + budget.pool.tobytes(), digest_size=8).hexdigest(),
         },
     )
+
+
+def _held_out_notes(whole: Source, budget: Budget) -> list[str]:
+    """What a user should know of held-out labels that are too few to choose by."""
+    held, learned = (np.unique(whole.labels[part]) for part in (budget.held_out, budget.labelled))
+    if whole.spec.target == "mask" or not 0 < len(held) < len(learned):
+        return []
+    return [
+        f"held-out labels are of {len(held)} of {len(learned)} classes: what is kept and how sure it is are "
+        "judged by these alone; pass a larger --held-out"
+    ]
+
+
+def check_batch(method: Method, labelled: Stream) -> str | None:
+    """A warning where so few labelled samples pass at once that BatchNorm learns noise, else nothing.
+
+    Raises:
+        UsageError: a single one, which BatchNorm cannot be trained with.
+    """
+    if labelled.batch_size > 2 or method.modality != "image" or not tracking_layers(method):
+        return None
+    text = f"a step has {labelled.batch_size} labelled image{'s' * (labelled.batch_size > 1)}"
+    mend = "pass a larger --batch-size, a smaller --mu, or an --encoder without BatchNorm"
+    if labelled.batch_size == 1:
+        raise UsageError(f"{text}, and BatchNorm needs two at least: {mend}")
+    return f"{text}, by which BatchNorm normalises: {mend}"
 
 
 def budget_of(arguments: Mapping[str, Any], whole: Source, train: np.ndarray) -> Budget:
