@@ -189,7 +189,7 @@ def main() -> None:
     kept = [{**{k: v for k, v in c.items() if k != "path"}, **r} for c, r in zip(grid, found, strict=True)]
     floor = [{**{k: v for k, v in c.items() if k != "path"}, "floors": r}
              for c, r in zip(drawn, cells.run(floors, drawn), strict=True)]  # fmt: skip
-    save(asked.name, {"machine": machine(), "table": table, "runs": kept, "floors": floor})
+    save(asked.name, {**machine(), "runs": kept, "floors": floor}, table)
 
 
 if __name__ == "__main__":

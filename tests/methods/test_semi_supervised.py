@@ -192,7 +192,7 @@ def test_ict_at_a_weight_of_one_and_an_equal_teacher_is_zero():
 
 @pytest.mark.parametrize("space", ["prob", "logits"])
 def test_ict_by_hand(space):
-    method = make("ict", pixels(), weight=2.0, ramp=0.0, mix_space=space)
+    method = make("ict", ramp_steps=0, encoder=pixels(), weight=2.0, ramp=0.0, mix_space=space)
     with torch.no_grad():
         for parameter in method.average.parameters():
             parameter.mul_(2)
@@ -615,7 +615,8 @@ def test_no_gradient_through_the_target_of_fixmatch():
     ],
 )
 def test_the_weight_rises_as_the_paper_says(slug, share, start):
-    method = make(slug, pixels(), **({"dropout": 0.0} if slug == "semixup" else {}))
+    options = {"semixup": {"dropout": 0.0}, "ict": {"ramp_steps": 0}, "fixmatch": {"first_threshold": 0.0}}
+    method = make(slug, pixels(), **options.get(slug, {}))
     views = method.views(batch(), RNG, HALF)
     if slug == "mean-teacher":
         views.unlabelled[0].zero_()  # so that student and teacher differ

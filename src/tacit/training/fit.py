@@ -44,7 +44,7 @@ from tacit.training.ingredients import (
     recipe_for,
 )
 from tacit.training.keeper import SAVE_EVERY
-from tacit.training.laptop import Preset, laptop
+from tacit.training.laptop import Preset, check_preset, laptop
 from tacit.training.learner import Learner
 from tacit.training.loader import Plan
 from tacit.training.pretraining import check_before, check_pretraining, learn_first
@@ -198,6 +198,7 @@ def fit(
     refuse_label_options(arguments, learns)
     check_pretraining(arguments, learns)
     check_views(arguments, learns)
+    check_preset(arguments, learns)
     for name in ("patch", "spacing"):  # in one spelling, for run.yaml
         if (sides := three(name, arguments[name])) is not None:
             arguments[name] = ",".join(f"{side:g}" for side in sides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -59,30 +60,30 @@ PRESETS: dict[str, Preset] = {
         "views turn further, change brightness and contrast, and have a hole",
         weak=WEAK,
         strong=STRONG,
-        crops={"flip": 0.0, "scale": (0.3, 1.0), "solarise": 0.0},
+        crops={"flip": 0.0, "scale": (0.3, 1.0), "brightness": 0.2, "solarise": 0.0},
     ),
     "radiographs": Preset(
         "X-rays and scans with sides and a top: the exposure (gamma) varies, no mirror; strong views turn "
         "further, vary more, and have a small hole",
         weak=Warp(gamma=(0.8, 1.25)),
-        strong=Warp(rotate=15.0, zoom=0.15, shift=0.1, contrast=0.3, gamma=(0.5, 2.0), cutout=0.25),
-        crops={"flip": 0.0, "scale": (0.4, 1.0), "solarise": 0.0},
+        strong=Warp(rotate=15.0, zoom=0.15, shift=0.1, contrast=0.3, gamma=(0.6, 1.6), cutout=0.25),
+        crops={"flip": 0.0, "scale": (0.4, 1.0), "brightness": 0.2, "solarise": 0.0},
     ),
     "digits": Preset(
         "digits, letters and signs on a plain ground: turns, zooms and shifts, no mirror; strong views do "
         "more of it and have a hole",
         weak=Warp(rotate=10.0, zoom=0.1, shift=0.075),
-        strong=Warp(rotate=30.0, zoom=0.25, shift=0.15, cutout=3 / 8),
+        strong=Warp(rotate=25.0, zoom=0.15, shift=0.1, cutout=0.25),
         crops={"flip": 0.0, "scale": (0.4, 1.0), "solarise": 0.0},
     ),
     "microscopy": Preset(
         "pictures without a top or sides, such as cells, tissue and surfaces: mirrors and quarter turns; "
         "strong views change brightness and contrast, and have a hole",
-        weak=Warp(rotate=0.0, quarter_turns=1.0, flip=0.5),
+        weak=Warp(rotate=0.0, quarter_turns=1.0, zoom=0.05, flip=0.5),
         strong=Warp(
-            quarter_turns=1.0, zoom=0.2, shift=0.1, flip=0.5, brightness=0.3, contrast=0.5, cutout=0.3
+            quarter_turns=1.0, zoom=0.1, shift=0.1, flip=0.5, brightness=0.2, contrast=0.4, cutout=0.25
         ),
-        crops={"scale": (0.3, 1.0), "solarise": 0.0},
+        crops={"scale": (0.3, 1.0), "brightness": 0.2, "solarise": 0.0},
     ),
 }
 
@@ -126,14 +127,13 @@ def _likely(channels: int, classes: Sequence[str]) -> tuple[str, str]:
     return "greys", f"the pictures have {channels} channel{'s' * (channels != 1)} and no colours"
 
 
-_MIRRORED = {"left", "right", "links", "rechts", "l", "r"}
+_MIRRORED = (("left", "right"), ("links", "rechts"), ("l", "r"))
 
 
 def _doubts(name: str, channels: int, classes: Sequence[str]) -> list[str]:
     preset, doubts = PRESETS[name], []
-    words = {word for label in classes for word in label.lower().replace("-", "_").split("_")}
-    sided = sorted(words & _MIRRORED)
-    if len(sided) > 1 and (preset.weak.flip or preset.strong.flip):
+    sided = _mirror_images(classes) if preset.weak.flip or preset.strong.flip else None
+    if sided is not None:
         doubts.append(
             f"the classes '{sided[0]}' and '{sided[1]}' are mirror images of each other, and the views "
             f"'{name}' mirror: pass --views greys, which do not"
@@ -145,3 +145,23 @@ def _doubts(name: str, channels: int, classes: Sequence[str]) -> list[str]:
             "such"
         )
     return doubts
+
+
+def _mirror_images(classes: Sequence[str]) -> tuple[str, str] | None:
+    """Two classes whose names differ by left and right only, if there are any."""
+    words = {name: tuple(_words(name)) for name in classes}
+    for one, other in _MIRRORED:
+        for name, parts in words.items():
+            swapped = tuple(other if word == one else word for word in parts)
+            twin = next((n for n, found in words.items() if found == swapped and n != name), None)
+            if one in parts and twin is not None and (len(one) > 1 or len(classes) <= _FEW):
+                return name, twin
+    return None
+
+
+_FEW = 4  # classes; among more, L and R are letters
+
+
+def _words(name: str) -> list[str]:
+    """A class's name in lower-case words: left_knee, LeftKnee and "left knee" are alike."""
+    return re.findall("[a-z]+|[0-9]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())

@@ -122,7 +122,7 @@ def _check(name: str, value: float, high: float) -> None:
 WEAK = Warp()
 """A weak view where nothing is known of the pictures: it turns, grows and shifts a little (our choice)."""
 
-STRONG = Warp(rotate=20.0, zoom=0.2, shift=0.1, brightness=0.3, contrast=0.5, cutout=0.3)
+STRONG = Warp(rotate=15.0, zoom=0.15, shift=0.1, brightness=0.3, contrast=0.4, cutout=0.25)
 """A strong view where nothing is known of the pictures (our choice)."""
 
 KNEE = Warp(
