@@ -9,9 +9,12 @@ from tacit.errors import UsageError
 from tacit.methods.base import Method
 
 Preset = Literal["laptop"]
-EPOCHS = 60
 STEPS = 2400
+"""Of a method that learns labels."""
+
 _SMALL = 32  # pixels up to which three layers see enough of a picture
+_EPOCHS = 60
+_LEAST, _MOST = 1500, 4000  # steps without labels, whatever the number of images
 
 
 def check_preset(arguments: Mapping[str, Any], learns: type[Method]) -> None:
@@ -43,5 +46,12 @@ def laptop(learns: type[Method], samples: int, side: int) -> dict[str, Any]:
         epochs = max(1, round(STEPS / max(1, samples // batch)))
         return {"encoder": encoder, "batch_size": batch, "mu": 2.0, "epochs": epochs, "optimizer": "adam",
                 "lr": 1e-3, "lr_scaling": "none", "weight_decay": 0.0, "schedule": "cosine 7/16"}  # fmt: skip
+    batch = min(128 if samples >= _LEAST else 64, samples)
     encoder = f"tacit/convnet?width=64&depth={3 if side <= _SMALL else 4}"
-    return {"encoder": encoder, "batch_size": min(128, samples), "epochs": EPOCHS}
+    return {"encoder": encoder, "batch_size": batch, "epochs": pretraining_epochs(samples, batch)}
+
+
+def pretraining_epochs(samples: int, batch: int) -> int:
+    """Passes over the images without labels: 60, but 1,500 steps at least and 4,000 at most."""
+    per_epoch = max(1, samples // batch)
+    return max(1, round(min(max(_EPOCHS * per_epoch, _LEAST), _MOST) / per_epoch))
