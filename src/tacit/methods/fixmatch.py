@@ -66,7 +66,7 @@ class FixMatch(SemiSupervised):
         *,
         weight: float = 1.0,
         threshold: float = 0.95,
-        first_threshold: float = 0.6,
+        first_threshold: float = 0.3,
         threshold_steps: int = 16384,
         hard: bool = True,
         temperature: float = 0.5,

@@ -91,6 +91,11 @@ def resumed_options(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 def resumed_choices(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What the run that is resumed chose by itself, where it is not given again: a preset's values, views."""
     settings, names = run.settings(), ["views"]
+    if arguments["views"] not in (None, settings.get("views")):
+        raise UsageError(
+            f"cannot resume '{run}' with other settings: views was {settings.get('views')}, now "
+            f"{arguments['views']}"
+        )
     if arguments["preset"] is not None:
         names += ["encoder", *(f.name for f in fields(Recipe) if f.name != "source")]
     return {n: settings[n] for n in names if arguments[n] is None and settings.get(n) is not None}
