@@ -101,6 +101,7 @@ def _learn(parameters: Parameters, folder: Path) -> Run:
         parameters["data"],
         out=folder / "run",
         encoder=_ENCODER,
+        recipe="paper",  # its views, whatever the pictures are like
         options={"projection": 64, "temperature": 0.1, "augment": {"scale": [0.25, 1.0]}},
         epochs=parameters["epochs"],
         batch_size=parameters["batch"],
