@@ -102,3 +102,24 @@ def test_mistakes_are_one_line(words, says, labelled_folder, capsys):
 def test_data_without_labels_have_no_curve(jpgs, tmp_path):
     with pytest.raises(UsageError, match="the data have no labels"):
         tacit.curve(jpgs, out=tmp_path / "c", **FAST)
+
+
+def test_a_method_below_a_floor_is_named_with_it():
+    grid = [
+        {"method": m, "budget": 5, "seed": s, "options": {}, "data": "x"}
+        for s in range(2)
+        for m in ("supervised", "fixmatch")
+    ]
+    common = {"quadratic_kappa": 0.0, "kappa": 0.0, "mae": 1.0, "ece": 0.1, "labels": 10}
+    results = [{"balanced_accuracy": score, **common} for score in (0.5, 0.3, 0.5, 0.3)]
+    floors = [
+        ({"method": name, "budget": 5, "seed": s}, {"balanced_accuracy": score, **common})
+        for s in range(2)
+        for name, score in (("pixels", 0.4), ("most frequent class", 0.1))
+    ]
+    outcome = CurveOutcome.of(grid, results, baseline="supervised", floors=floors)
+    assert [point.method for point in outcome.floors] == ["pixels", "most frequent class"]
+    (line,) = outcome.warnings
+    assert "fixmatch with 5 labels per class (30.0 %) is below 'pixels' (40.0 %)" in line
+    assert str(outcome).endswith(line)
+    assert "floor: pixels" in str(outcome)

@@ -176,3 +176,22 @@ def test_parts_mix_classes_and_are_a_function_of_the_generator():
     assert all(np.array_equal(a, b) for a, b in zip(found, again, strict=True))
     other = even_parts(np.arange(1000), Rng.of(1)("parts").numpy())
     assert not np.array_equal(found[0], other[0])
+
+
+def test_dropout_is_off_while_statistics_are_estimated():
+    """Evaluation has none: behind half of dropout the variance would be three times as large."""
+    layers = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3)).train()
+    batches = list((5 + torch.randn(4, 500, 3, generator=torch.Generator().manual_seed(0))).unbind(0))
+    estimate_again(layers, batches)
+    everything = torch.cat(batches)
+    torch.testing.assert_close(layers[1].running_mean, everything.mean(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(layers[1].running_var, everything.var(0), atol=0.02, rtol=0)
+    assert layers[0].training
+    assert layers[1].training
+
+
+def test_layers_that_the_user_put_into_another_mode_stay_in_it():
+    layers = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)).train()
+    layers[0].eval()
+    estimate_again(layers, [torch.randn(50, 3)])
+    assert [layer.training for layer in layers] == [False, True]

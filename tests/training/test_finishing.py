@@ -16,7 +16,7 @@ import tacit
 from tacit.data.open import open_source
 from tacit.encoders.card import attach_card
 from tacit.encoders.zoo import build_encoder
-from tacit.evaluation import held_out as held_out_module
+from tacit.evaluation import batch_statistics as statistics_module
 from tacit.evaluation.batch_statistics import LEAST, tracking_layers
 from tacit.evaluation.classifier import load_classifier
 from tacit.evaluation.floors import FREQUENT, PIXELS, START, class_floors
@@ -239,7 +239,7 @@ def test_what_was_mended_is_said_for_each_network(probe):
 
 def test_what_could_not_be_mended_is_said(probe, monkeypatch):
     corrupt(probe.method)
-    monkeypatch.setattr(held_out_module, "estimate_again", lambda encoder, batches: None)
+    monkeypatch.setattr(statistics_module, "estimate_again", lambda encoder, batches: None)
     for text in finishing.settle(probe.method, probe, CPU).values():
         assert "BatchNorm" in text
         assert "estimating them again did not help: predictions may be poor" in text
@@ -251,7 +251,7 @@ def test_statistics_that_make_it_worse_are_taken_back(probe, monkeypatch):
             layer.running_mean.fill_(1e3)
             layer.num_batches_tracked.zero_()
 
-    monkeypatch.setattr(held_out_module, "estimate_again", ruin)
+    monkeypatch.setattr(statistics_module, "estimate_again", ruin)
     kept = buffers(probe.method)
     before, after = probe.settle(CPU)
     assert before == after == probe.modes(CPU)
@@ -265,7 +265,7 @@ def test_statistics_are_of_clean_pictures_whose_labels_are_learned(probe, monkey
         assert encoder is probe.method.evaluated
         seen.extend(batches)
 
-    monkeypatch.setattr(held_out_module, "estimate_again", look)
+    monkeypatch.setattr(statistics_module, "estimate_again", look)
     probe.settle(CPU)
     (pictures,) = seen
     source, card = probe.source, probe.method.encoder.card

@@ -125,11 +125,14 @@ def curve(
               f"{len(source.splits['test'])} test images", flush=True)  # fmt: skip
     shared["fingerprint"] = f"{source.fingerprint}-{joblib.hash(source.labels)}"
     folder = Path(out) if out is not None else Path("curves") / (Path(os.fspath(data)).name or "data")
-    cells = Cells(
-        folder / "cells",
-        "curve 3",
-        jobs=joblib.cpu_count() if jobs is None else jobs,
-        say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
+    cells, below = (
+        Cells(
+            folder / name,
+            "curve 3",
+            jobs=joblib.cpu_count() if jobs is None else jobs,
+            say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
+        )
+        for name in ("cells", "floors")
     )
     grid = [
         {
@@ -145,7 +148,7 @@ def curve(
     drawn = [{"budget": budget, "seed": seed, **shared} for budget, seed in product(sizes, range(seeds))]
     floors = [
         ({**parameters, "method": name}, grades)
-        for parameters, found in zip(drawn, cells.run(_floors, drawn), strict=True)
+        for parameters, found in zip(drawn, below.run(_floors, drawn), strict=True)
         for name, grades in found.items()
     ]
     outcome = CurveOutcome.of(grid, results, baseline=BASELINE, floors=floors)

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ class Point:
 
     labels: mean number of labels that were learned from. gain: over the baseline with the same labels,
     paired by seed; its p values are one-sided (greater). None for the baseline itself and for floors.
-    floor: whether it is one: what the same labels give without learning.
     kappa, mae, ece: means of the quadratic kappa, the error in grades and the calibration error.
     """
 
@@ -39,15 +38,15 @@ class Point:
     kappa: float
     mae: float
     ece: float
-    floor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CurveOutcome:
-    """All points, and the settings that the runs had in common."""
+    """All points, what the runs had in common, and floors: what the same labels give without learning."""
 
     points: tuple[Point, ...]
     settings: Mapping[str, Any]
+    floors: tuple[Point, ...] = ()
 
     @classmethod
     def of(
@@ -69,17 +68,19 @@ class CurveOutcome:
         below: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
         for parameters, result in floors:
             below.setdefault((parameters["method"], parameters["budget"]), []).append(result)
-        points += tuple(replace(_point(*key, found, None), floor=True) for key, found in below.items())
-        points = tuple(sorted(points, key=lambda point: point.budget))
         own = ("method", "budget", "seed", "options")
-        return cls(points, {key: value for key, value in grid[0].items() if key not in own})
+        return cls(
+            points,
+            {key: value for key, value in grid[0].items() if key not in own},
+            tuple(_point(*key, found, None) for key, found in below.items()),
+        )
 
     def rows(self) -> list[dict[str, str]]:
         """The table, for people."""
         return [
             {
                 "labels per class": str(p.budget),
-                "method": f"floor: {p.method}" if p.floor else p.method,
+                "method": f"floor: {p.method}" if p in self.floors else p.method,
                 "balanced accuracy in % [95 %]": _percent(p.accuracy),
                 "gain over supervised [95 %]": "" if p.gain is None else str(p.gain.difference),
                 "Wilcoxon p": "" if p.gain is None else f"{p.gain.wilcoxon:.3f}",
@@ -87,23 +88,22 @@ class CurveOutcome:
                 "MAE": f"{p.mae:.3f}",
                 "ECE": f"{p.ece:.3f}",
             }
-            for p in self.points
+            for p in sorted((*self.points, *self.floors), key=lambda point: point.budget)
         ]
 
     @property
     def warnings(self) -> list[str]:
         """A line for each method that lies below a floor, in the mean over label draws."""
         lines = []
-        for point in (p for p in self.points if not p.floor):
-            floors = [p for p in self.points if p.floor and p.budget == point.budget]
+        for point in self.points:
+            floors = [p for p in self.floors if p.budget == point.budget]
             best = max(floors, key=lambda p: p.accuracy.mean, default=None)
             if best is not None and point.accuracy.mean < best.accuracy.mean:
                 own, floor = point.accuracy.mean, best.accuracy.mean
                 lines.append(
                     f"warning: {point.method} with {point.budget} labels per class ({own:.1f} %) is below "
                     f"'{best.method}' ({floor:.1f} %), which needs no learning: more --steps, or an "
-                    f"--encoder "
-                    "that has learned, is most likely to help"
+                    "--encoder that has learned, is most likely to help"
                 )
         return lines
 
@@ -133,7 +133,9 @@ def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     found = {"settings": dict(outcome.settings), "versions": versions()}
     points = [asdict(point) for point in outcome.points]
-    write_atomically(folder / "curve.json", json.dumps({**found, "points": points}, indent=1) + "\n")
+    floors = [asdict(floor) for floor in outcome.floors]
+    whole = {**found, "points": points, "floors": floors}
+    write_atomically(folder / "curve.json", json.dumps(whole, indent=1) + "\n")
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["method", "labels_per_class", "seed", METRIC])
@@ -158,9 +160,10 @@ def _draw(outcome: CurveOutcome, file: Any) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    methods = list(dict.fromkeys(point.method for point in outcome.points))
+    everything = (*outcome.points, *outcome.floors)
+    methods = list(dict.fromkeys(point.method for point in everything))
     for i, method in enumerate(methods):
-        points = [point for point in outcome.points if point.method == method]
+        points = [point for point in everything if point.method == method]
         mean = np.array([p.accuracy.mean for p in points])
         reach = np.array(
             [
@@ -170,9 +173,9 @@ def _draw(outcome: CurveOutcome, file: Any) -> None:
         )
         beside = 1 + 0.03 * (i - len(methods) / 2)  # so that intervals do not hide each other
         style: dict[str, Any] = {"marker": "o"}
-        if points[0].floor:
+        if points[0] in outcome.floors:
             style = {"marker": "_", "linestyle": ":", "color": "grey"}
-        label = f"floor: {method}" if points[0].floor else method
+        label = f"floor: {method}" if points[0] in outcome.floors else method
         axes.errorbar([p.budget * beside for p in points], mean, reach, capsize=3, label=label, **style)
     budgets = sorted({point.budget for point in outcome.points})
     axes.set_xscale("log")

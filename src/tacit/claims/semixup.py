@@ -247,8 +247,8 @@ CLAIM = Claim(
     "data-use agreement)",
     design="elpv_solar (solar cells in 4 grades of defect, 64 px, blocks of 41 neighbouring images on "
     "one side of the split, a quarter for test) with n = 10, and cifar10_jpeg (5,000 images to "
-    f"learn from, 2,000 for test) with n = 25; label draws {_FULL.seeds[0]} to {_FULL.seeds[-1]}, each the same "
-    "for all arms. Arms: supervised with n (also with mixup) and with 6 n, Semixup, Pi-model, "
+    f"learn from, 2,000 for test) with n = 25; label draws {_FULL.seeds[0]} to {_FULL.seeds[-1]}, each the "
+    "same for all arms. Arms: supervised with n (also with mixup) and with 6 n, Semixup, Pi-model, "
     "ICT, MixMatch and FixMatch with n, each with its method's own weights. All: a convolutional "
     "network of 4 (elpv_solar) or 3 layers from 32 channels, dropout 0.35 before the classifier, "
     "weak and strong views by kind of picture (greys, photos, digits), 20 labelled and 20 "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import sqrt
 from typing import NamedTuple
@@ -11,6 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
+
+from tacit.evaluation.features import keeping_modes
 
 LEAST = 32
 """Pictures from which statistics are estimated again, at least (our choice: fewer know them worse than the
@@ -72,10 +74,39 @@ def even_parts(positions: np.ndarray, rng: np.random.Generator) -> list[np.ndarr
 
 
 def estimate_again(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Running statistics as means over these batches, by torch's `update_bn`; the mode is kept.
+    """Running statistics as means over these batches, by torch's `update_bn`; modes are kept.
+
+    `update_bn` puts all layers into training mode; those that evaluation turns off, such as dropout, are put
+    back into evaluation mode, because statistics are wanted of what evaluation sees.
 
     network: from a batch (B, C, *space) to anything. batches: of about equal size.
     """
-    mode = network.training
-    update_bn(batches, network)
-    network.train(mode)
+    tracking = set(tracking_layers(network))
+
+    def quiet(module: nn.Module, given: object) -> None:
+        for layer in module.modules():
+            layer.training = layer in tracking
+
+    with keeping_modes(network):
+        hook = network.register_forward_pre_hook(quiet)
+        try:
+            update_bn(batches, network)
+        finally:
+            hook.remove()
+
+
+def settled(
+    network: nn.Module, batches: Iterable[Tensor], before: Modes, measure: Callable[[], Modes | None]
+) -> Modes:
+    """Statistics estimated again, unless the score in evaluation mode falls: then they are as they were.
+
+    network: its layers are those that are measured. Returns both modes as they are afterwards.
+    """
+    kept = [buffer.clone() for buffer in network.buffers()]
+    estimate_again(network, batches)
+    after = measure()
+    if after is None or after.evaluation < before.evaluation:
+        for buffer, value in zip(network.buffers(), kept, strict=True):
+            buffer.copy_(value)
+        return before
+    return after

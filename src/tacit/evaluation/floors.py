@@ -10,12 +10,13 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from tacit.data.source import Source
-from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, keeping_modes, pixel_features
 
 FREQUENT, PIXELS, START = "most frequent class", "pixels", "start encoder"
 MOST = 2000
@@ -54,7 +55,8 @@ def class_floors(
     Pixels are those of the central square at 32 pixels a side, at most. Both are standardised, and turned
     into the 256 first principal components of the labelled samples, which changes nothing where there are
     fewer such samples. The regularisation is chosen by threefold cross-validation on the labelled samples,
-    nothing by the test samples.
+    nothing by the test samples. Features that are not finite give no floor; those that
+    are the same for all samples say the most frequent class.
 
     source: with labels at `learned`; those at `test` are not looked at. encoder: as it is before the run; its
     mode and statistics stay as they are.
@@ -65,25 +67,30 @@ def class_floors(
     floors = [Floor(FREQUENT, np.full(len(test), classes[counts.argmax()]))]
     if len(classes) < 2:
         return floors
-    mode = encoder.training
-    looks: tuple[tuple[str, Embed], ...] = (
-        (PIXELS, pixel_features()),
-        (START, encoder_features(encoder, device)),
-    )
-    for name, embed in looks:
-        train, other = extract(embed, source, learned), extract(embed, source, test)
-        floors.append(Floor(name, _regression(train, labels, other)))
-    encoder.train(mode)
+    with keeping_modes(encoder):
+        looks: dict[str, Embed] = {PIXELS: pixel_features(), START: encoder_features(encoder, device)}
+        for name, embed in looks.items():
+            train, other = extract(embed, source, learned), extract(embed, source, test)
+            if not (np.isfinite(train).all() and np.isfinite(other).all()):
+                continue
+            varies = train.std(0).any()
+            found = _regression(train, labels, other) if varies else floors[0].predicted
+            floors.append(Floor(name, found))
     return floors
 
 
 def _regression(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    # with more threads it takes ten times as long where the cores are busy (2.7 against 0.2 s)
+    with threadpool_limits(1):
+        return _fitted(train, labels).predict(test)
+
+
+def _fitted(train: np.ndarray, labels: np.ndarray) -> Pipeline:
     count = min(*train.shape, _COMPONENTS)
     solver = "randomized" if count == _COMPONENTS else "full"
     turn = make_pipeline(StandardScaler(), PCA(count, svd_solver=solver, random_state=0))
-    train, test = turn.fit_transform(train), turn.transform(test)
     model = LogisticRegression(C=_STRENGTHS[1], tol=1e-3, max_iter=500)
     if np.unique(labels, return_counts=True)[1].min() >= _FOLDS:
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
         model = GridSearchCV(model, {"C": _STRENGTHS}, cv=folds, scoring="balanced_accuracy")
-    return model.fit(train, labels).predict(test)
+    return make_pipeline(turn, model).fit(train, labels)

@@ -15,11 +15,11 @@ from tacit.evaluation.batch_statistics import (
     LEAST,
     Modes,
     by_batch,
-    estimate_again,
     even_parts,
+    settled,
     tracking_layers,
 )
-from tacit.evaluation.features import extract, still_view
+from tacit.evaluation.features import extract, keeping_modes, still_view
 from tacit.evaluation.floors import balanced_accuracy
 from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
 from tacit.methods.semi_supervised import SemiSupervised
@@ -51,6 +51,7 @@ class HeldOutProbe(OnlineProbe):
         self.bank = np.empty(0, np.int64)
         self.queries = at_most(held_out, LABELLED, rng("held out"))
         self.learned = at_most(learned, _LEARNED, rng("learned"))
+        self.pictures = len(self.learned)
         self.method, self._rng = method, rng
 
     @property
@@ -95,16 +96,10 @@ class HeldOutProbe(OnlineProbe):
         trained = any(p.requires_grad for p in self.method.encoder.parameters())
         if before is None or len(self.learned) < LEAST or not trained:
             return None
-        card, kept = card_of(self.method.encoder), [b.clone() for b in encoder.buffers()]
+        card = card_of(self.method.encoder)
         parts = even_parts(self.learned, self._rng("statistics").numpy())
-        estimate_again(encoder, (still_view(self.source.batch(p).to(device), card) for p in parts))
-        after = self.modes(device)
-        assert after is not None
-        if after.evaluation < before.evaluation:
-            for buffer, value in zip(encoder.buffers(), kept, strict=True):
-                buffer.copy_(value)
-            after = before
-        return before, after
+        batches = (still_view(self.source.batch(p).to(device), card) for p in parts)
+        return before, settled(encoder, batches, before, lambda: self.modes(device))
 
 
 def held_out_logits(
@@ -125,16 +120,12 @@ def _logits(
 ) -> Tensor:
     """The same; `training` normalises by the batch, as BatchNorm does while learning."""
     card, (encoder, head) = card_of(method.encoder), method.network
-    modes = encoder.training, head.training
-    encoder.eval()
-    head.eval()
 
     def embed(batch: Batch) -> Tensor:
         return head(encoder(still_view(batch.to(device), card))).float()
 
-    try:
-        with by_batch(method.network) if training else nullcontext():
+    with keeping_modes(encoder, head):
+        encoder.eval()
+        head.eval()
+        with by_batch(encoder) if training else nullcontext():
             return torch.from_numpy(extract(embed, source, positions, batch_size=batch_size))
-    finally:
-        encoder.train(modes[0])
-        head.train(modes[1])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tacit.data.source import Source
 from tacit.data.volumes import volumes_of
-from tacit.evaluation.batch_statistics import Modes, by_batch, estimate_again, tracking_layers
+from tacit.evaluation.batch_statistics import Modes, by_batch, settled, tracking_layers
+from tacit.evaluation.features import keeping_modes
 from tacit.evaluation.online import OnlineProbe, at_most
 from tacit.evaluation.segmentation import dice_score, mean_of_known
 from tacit.evaluation.segmenter import Predict, count_windows, predicted_pairs
@@ -31,6 +32,7 @@ class MaskProbe(OnlineProbe):
     """
 
     score = "dice"
+    pictures = _VOXELS
 
     def __init__(
         self,
@@ -88,13 +90,10 @@ class MaskProbe(OnlineProbe):
         return Modes(evaluation, training, _VOXELS)
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        mode = self.method.training
-        self.method.eval()
-        try:
+        with keeping_modes(self.method):
+            self.method.eval()
             with by_batch(self.method):
                 return self.method.evaluated_logits(x).softmax(1)
-        finally:
-            self.method.train(mode)
 
     def settle(self, device: torch.device) -> tuple[Modes, Modes] | None:
         """Estimate the running statistics again, on patches whose masks are learned from, if they do not fit.
@@ -106,18 +105,8 @@ class MaskProbe(OnlineProbe):
         trained = any(p.requires_grad for p in self.method.encoder.parameters())
         if before is None or not before.apart or not trained:
             return None
-        kept = [b.clone() for b in encoder.buffers()]
-        dense = Dense(encoder)
-        mode = encoder.training
-        estimate_again(dense, self._patches(device))
-        encoder.train(mode)
-        after = self.modes(device)
-        assert after is not None
-        if after.evaluation < before.evaluation:
-            for buffer, value in zip(encoder.buffers(), kept, strict=True):
-                buffer.copy_(value)
-            after = before
-        return before, after
+        dense = _Dense(encoder)
+        return before, settled(dense, self._patches(device), before, lambda: self.modes(device))
 
     def _patches(self, device: torch.device) -> Iterator[Tensor]:
         """Random patches of the labelled volumes, four at a time."""
@@ -127,7 +116,7 @@ class MaskProbe(OnlineProbe):
             yield torch.stack([self.method.cut(s, rng).data for s in samples]).to(device)
 
 
-class Dense(nn.Module):
+class _Dense(nn.Module):
     """An encoder whose forward pass is that of its maps."""
 
     def __init__(self, encoder: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from tacit.data.labels import stratified_split
 from tacit.data.source import UNLABELLED, Source
 from tacit.evaluation.collapse import effective_rank, feature_std
-from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, keeping_modes, pixel_features
 from tacit.evaluation.floors import PIXELS, START
 from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
@@ -29,7 +29,7 @@ class OnlineProbe:
     """
 
     score = "knn"
-    learned = np.empty(0, np.int64)  # positions whose labels are learned from
+    pictures = 0  # that a score by either mode of BatchNorm is of
 
     def __init__(self, source: Source, train: np.ndarray, rng: Rng) -> None:
         """source: all splits; train: the positions that are learned from."""
@@ -59,10 +59,11 @@ class OnlineProbe:
 
     def floors(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """The kNN accuracy of raw pixels and of an encoder as it begins, by name; its mode is kept."""
-        training = encoder.training
-        start = self._knn(encoder_features(encoder, device)) if self.has_labels else 0.0
-        encoder.train(training)
-        return {PIXELS: self._knn(pixel_features()), START: start} if self.has_labels else {}
+        if not self.has_labels:
+            return {}
+        with keeping_modes(encoder):
+            start = self._knn(encoder_features(encoder, device))
+        return {PIXELS: self._knn(pixel_features()), START: start}
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """`effective_rank` and `feature_std` of the same few images each time, without labels."""

@@ -80,7 +80,7 @@ def settle(method: Method, probe: OnlineProbe, device: torch.device) -> dict[str
             )
             said[name] = (
                 f"BatchNorm's running statistics did not fit clean training pictures ({before}), because "
-                f"training saw other views of them; {cure}"
+                f"training saw other views of them or too few of them; {cure}"
             )
     return said
 
@@ -113,7 +113,7 @@ def remedies(learner: Learner) -> tuple[str, ...]:
         found.append("an encoder that has learned (--pretrain dcl, or --encoder with pretrained weights)")
     if learner.plan.total < FEW_STEPS:
         found.append(f"more steps (--epochs; these were {learner.plan.total})")
-    if not getattr(type(learner.method), "baseline", False):
+    if not learner.method.baseline:
         word = "supervised-segmentation" if volumes else "supervised"
         found.append(f"the labels alone (tacit fit {word})")
     return (*found, "more labels", "other views (--views)")

@@ -150,7 +150,7 @@ class Watch(Callback):
 
     def _look(self, learner: Learner, probing: bool) -> dict[str, float]:
         if probing:
-            values = self.probe.measure(learner.method.evaluated, learner.device)
+            values = self.probe.measure(learner.method.encoder, learner.device)
             self._compare_modes(values, learner)
             return values
         began = time.monotonic()
@@ -162,7 +162,7 @@ class Watch(Callback):
         """Say once where predictions differ much from what training sees, at two probes in a row."""
         if "evaluation_mode" not in values:
             return
-        modes = Modes(values["evaluation_mode"], values["training_mode"], len(self.probe.learned))
+        modes = Modes(values["evaluation_mode"], values["training_mode"], self.probe.pictures)
         if modes.apart and self._apart and not learner.done:
             trouble = Trouble(
                 "statistics",

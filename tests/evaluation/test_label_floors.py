@@ -261,3 +261,15 @@ def test_where_there_is_nothing_to_find_no_floor_is_given(tmp_path):
     source = volumes(tmp_path, bar(0, 0), bar(0, 0), bar(1, 2))
     assert mask_floors(source, np.array([0]), np.array([1])) == {}
     assert mask_floors(source, np.array([2]), np.array([1])) == {MEAN: 0.0}
+
+
+def test_an_encoder_that_gives_no_numbers_gives_no_floor(digits):
+    source, learned, test = digits
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return torch.full((len(x), 4), float("nan"))
+
+    broken = attach_card(Broken(), channels=1, size=8, num_features=4)
+    floors = class_floors(source, learned, test, broken, "cpu")
+    assert [floor.name for floor in floors] == [FREQUENT, PIXELS]
