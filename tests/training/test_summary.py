@@ -124,3 +124,19 @@ def test_a_damaged_file_is_one_line(text, tmp_path):
     assert str(caught.value).startswith(f"{tmp_path / FILE} is damaged: ")
     assert len(str(caught.value).splitlines()) == 1
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("wrong", [{"candidates": None}, {"candidates": [1]}, {"floors": "many"}])
+def test_damage_of_the_right_json_is_one_line(tmp_path, wrong):
+    summary(0.4, 0.5).save(tmp_path)
+    whole = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**whole, **wrong}))
+    with pytest.raises(TacitError, match="is damaged"):
+        Summary.load(tmp_path)
+
+
+def test_what_a_later_version_adds_is_left_out(tmp_path):
+    summary(0.4, 0.5).save(tmp_path)
+    whole = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**whole, "colour": "blue"}))
+    assert Summary.load(tmp_path).candidates == whole["candidates"]

@@ -17,13 +17,11 @@ from tacit.claims.graded import graded_floors, graded_run
 from tacit.data.budget import group_split
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
-from tacit.data.statistics import colourful
 from tacit.errors import UsageError
 from tacit.methods.registry import method_class
 from tacit.rng import Rng
 from tacit.training.ingredients import check_fit
-from tacit.training.views import say
-from tacit.views.presets import choose
+from tacit.training.views import say, views_of
 
 BASELINE = "supervised"
 _TEST = 0.25  # of the labelled samples, where the data bring no test split
@@ -118,8 +116,7 @@ def curve(
     for name in reversed(names):  # the baseline last: it was not asked for
         check_fit(method_class(name), name, source)
     if not quiet:
-        channels = source.spec.shape[0] if colourful(source) else 1
-        for line in say(choose(views, channels=channels, classes=source.spec.classes)):
+        for line in say(views_of(source, views)):
             print(line, flush=True)
         print(f"{len(names)} methods x {len(sizes)} budgets x {seeds} seeds, graded on "
               f"{len(source.splits['test'])} test images", flush=True)  # fmt: skip

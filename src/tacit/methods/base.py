@@ -35,7 +35,6 @@ class Method(nn.Module):
 
     baseline: ClassVar[bool] = False  # whether it learns from the labels alone
     paper: ClassVar[Mapping[str, Any]] = {}  # options of the published setting where the defaults differ
-    paper_recipe: ClassVar[Recipe | None] = None  # the published recipe where the default differs
 
     default_encoder: ClassVar[str] = "timm/resnet18"
     rests: ClassVar[bool] = False  # whether some trained parameters get no gradient in some steps

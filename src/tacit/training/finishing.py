@@ -99,7 +99,9 @@ def choose(method: Method, probe: OnlineProbe, device: torch.device) -> dict[str
         value = probe.measure(method.evaluated, device).get(probe.score)
         if value is not None:
             scores[name] = value
-    method.kept = max(scores, key=lambda name: scores[name]) if scores else method.candidates[0]
+    # rounded, because equal means of several classes differ in their last bits
+    best = max(scores, key=lambda name: round(scores[name], 9), default=method.candidates[0])
+    method.kept = best
     return scores
 
 

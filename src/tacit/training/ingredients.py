@@ -31,13 +31,10 @@ Precision = Literal["auto", "32", "bf16"]
 
 
 def recipe_for(learns: type[Method], arguments: Mapping[str, Any]) -> Recipe:
-    """The method's recipe, or its paper's, with what the arguments change."""
-    base = learns.recipe
-    if arguments["recipe"] == "paper" and learns.paper_recipe is not None:
-        base = learns.paper_recipe
+    """The method's recipe with what the arguments change."""
     names = {f.name for f in fields(Recipe)}
     changes = {name: value for name, value in arguments.items() if name in names and value is not None}
-    recipe = replace(base, **changes)
+    recipe = replace(learns.recipe, **changes)
     if recipe.optimizer not in list_optimizers():
         raise unknown("optimizer", recipe.optimizer, list_optimizers())
     return recipe

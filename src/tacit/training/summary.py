@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Summary:
     def above(self) -> str | None:
         """The best of the floors that the run lies below, if any."""
         own = self.candidates.get(self.kept)
-        best = max(self.floors, key=lambda name: self.floors[name], default=None)
+        known = [name for name, value in self.floors.items() if value == value]
+        best = max(known, key=lambda name: self.floors[name], default=None)
         return best if own is not None and best is not None and own < self.floors[best] else None
 
     def lines(self) -> list[str]:
@@ -63,7 +64,7 @@ class Summary:
             text.append(
                 f"warning:  this run is below '{self.above}' ({own} against {floor}), which needs no "
                 f"learning; "
-                f"try {' or '.join(self.remedies[:2])}"
+                f"try {' or '.join(self.remedies[:2]) or 'more labels'}"
             )
         return text
 
@@ -82,10 +83,19 @@ class Summary:
             return None
         try:
             read: dict[str, Any] = json.loads((folder / FILE).read_text())
-            return cls(**{**read, "remedies": tuple(read["remedies"])})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            known = {f.name: read[f.name] for f in fields(cls)}  # a later version may have more
+            for name in ("candidates", "floors"):
+                known[name] = {key: _number(value) for key, value in known[name].items()}
+            known["remedies"] = tuple(map(str, list(known["remedies"])))
+            return cls(**known)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise TacitError(f"{folder / FILE} is damaged: {error}") from None
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
+def _number(value: float | None) -> float:
+    """As it was saved: null stands for what is not a number."""
+    return float("nan") if value is None else float(value)
+
+
+def _percent(value: float) -> str:
+    return "unknown" if value != value else f"{100 * value:.1f} %"

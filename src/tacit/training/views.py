@@ -45,26 +45,33 @@ def options_for(
 
     given: the options that the user named; they come before all others. source: None before data are opened.
     size: side in pixels of what the encoder sees.
+
+    Raises:
+        UsageError: an unknown option or value, or views for a method that takes none.
     """
     slug = arguments["method"]
     if learns.modality != "image" or arguments["recipe"] == "paper":
         paper = learns.paper if arguments["recipe"] == "paper" else {}
         return complete_options(learns, slug, given, lambda name, own: paper.get(name, own)), None
-    if source is None:
-        choice = Choice(arguments["views"] or "greys", "")
-    else:
-        channels = source.spec.shape[0] if colourful(source) else 1
-        choice = choose(arguments["views"], channels=channels, classes=source.spec.classes)
+    asked = arguments["views"]
+    choice = Choice(asked or "greys", "") if source is None else views_of(source, asked)
     options = complete_options(learns, slug, given, lambda name, own: choice.preset.of(name, own, size))
     takes = any(isinstance(value, Warp | Augment) for value in options.values())
+    if asked is not None and not takes:
+        raise UsageError(f"{slug} makes views of its own, so --views means nothing to it: leave it out")
     return options, choice if takes else None
+
+
+def views_of(source: Source, asked: str | None) -> Choice:
+    """The preset that was asked for, or the one that is safe for what the pictures are like."""
+    channels = source.spec.shape[0] if colourful(source) else 1
+    return choose(asked, channels=channels, classes=source.spec.classes)
 
 
 def say(choice: Choice) -> list[str]:
     """The choice in words, and what to check."""
     others = ", ".join(name for name in PRESETS if name != choice.name)
-    about = choice.preset.about.split(":")[1].split(";")[0].strip()
     return [
-        f"views: {choice.name}, because {choice.why} ({about}); others: --views {others}",
+        f"views: {choice.name}, because {choice.why} ({choice.preset.weakly}); others: --views {others}",
         *(f"warning: {text}" for text in choice.warnings),
     ]

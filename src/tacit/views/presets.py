@@ -19,18 +19,25 @@ SMALL = 64
 class Preset:
     """Views for one kind of picture.
 
-    about: which pictures it is for, and what it does to them. weak, strong: how semi-supervised classifiers
-    see them. crops: what is changed of a self-supervised method's own augmentation, by names of `Augment`;
-    small_crops: the same for pictures of at most `SMALL` pixels. small_scale: areas of the small crops of
-    methods that take some, for such pictures.
+    pictures: which ones it is for. weakly, strongly: what the views do to them, in words. weak, strong: how
+    semi-supervised classifiers see them. crops: what is changed of a self-supervised method's own
+    augmentation, by names of `Augment`; small_crops: the same for pictures of at most `SMALL` pixels.
+    small_scale: areas of the small crops of methods that take some, for such pictures.
     """
 
-    about: str
+    pictures: str
+    weakly: str
+    strongly: str
     weak: Warp
     strong: Warp
     crops: Mapping[str, Any] = field(default_factory=dict)
     small_crops: Mapping[str, Any] = field(default_factory=dict)
     small_scale: tuple[float, float] = (0.1, 0.3)
+
+    @property
+    def about(self) -> str:
+        """All of it in one sentence."""
+        return f"{self.pictures}: {self.weakly}; strong views: {self.strongly}"
 
     def of(self, name: str, published: Any, size: int) -> Any:
         """A method's option of this name as the preset has it; as it is published where it has none.
@@ -49,36 +56,41 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "photos": Preset(
-        "photographs and other colour pictures that may be mirrored: a mirror and a shift by an eighth; "
-        "strong views have two operations of RandAugment and a hole of half a side",
+        "photographs and other colour pictures that may be mirrored",
+        "a mirror and a shift by an eighth",
+        "the same, two operations of RandAugment and a hole of half a side",
         weak=NATURAL_WEAK,
         strong=NATURAL_STRONG,
         small_crops={"scale": (0.2, 1.0)},
     ),
     "greys": Preset(
-        "grey pictures of which nothing else is known: small turns, zooms and shifts, no mirror; strong "
-        "views turn further, change brightness and contrast, and have a hole",
+        "grey pictures of which nothing else is known",
+        "small turns, zooms and shifts, no mirror",
+        "they turn further, change brightness and contrast, and have a hole",
         weak=WEAK,
         strong=STRONG,
         crops={"flip": 0.0, "scale": (0.3, 1.0), "brightness": 0.2, "solarise": 0.0},
     ),
     "radiographs": Preset(
-        "X-rays and scans with sides and a top: the exposure (gamma) varies, no mirror; strong views turn "
-        "further, vary more, and have a small hole",
+        "X-rays and scans with sides and a top",
+        "small turns, zooms and shifts, the exposure (gamma) varies, no mirror",
+        "they turn further, vary more, and have a small hole",
         weak=Warp(gamma=(0.8, 1.25)),
         strong=Warp(rotate=15.0, zoom=0.15, shift=0.1, contrast=0.3, gamma=(0.6, 1.6), cutout=0.25),
         crops={"flip": 0.0, "scale": (0.4, 1.0), "brightness": 0.2, "solarise": 0.0},
     ),
     "digits": Preset(
-        "digits, letters and signs on a plain ground: turns, zooms and shifts, no mirror; strong views do "
-        "more of it and have a hole",
+        "digits, letters and signs on a plain ground",
+        "turns, zooms and shifts, no mirror",
+        "more of it, and a hole",
         weak=Warp(rotate=10.0, zoom=0.1, shift=0.075),
         strong=Warp(rotate=25.0, zoom=0.15, shift=0.1, cutout=0.25),
         crops={"flip": 0.0, "scale": (0.4, 1.0), "solarise": 0.0},
     ),
     "microscopy": Preset(
-        "pictures without a top or sides, such as cells, tissue and surfaces: mirrors and quarter turns; "
-        "strong views change brightness and contrast, and have a hole",
+        "pictures without a top or sides, such as cells, tissue and surfaces",
+        "mirrors and quarter turns",
+        "they change brightness and contrast, too, and have a hole",
         weak=Warp(rotate=0.0, quarter_turns=1.0, zoom=0.05, flip=0.5),
         strong=Warp(
             quarter_turns=1.0, zoom=0.1, shift=0.1, flip=0.5, brightness=0.2, contrast=0.4, cutout=0.25
