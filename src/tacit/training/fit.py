@@ -18,7 +18,7 @@ from tacit.data.options import three
 from tacit.data.source import Source
 from tacit.data.windows import Window
 from tacit.encoders.card import card_of
-from tacit.errors import TacitError, UsageError
+from tacit.errors import TacitError
 from tacit.evaluation.floors import class_floors
 from tacit.evaluation.held_out import HeldOutProbe
 from tacit.evaluation.mask_floors import mask_floors
@@ -52,8 +52,9 @@ from tacit.training.progress import ProgressBar
 from tacit.training.proposals import propose
 from tacit.training.pulse import Pulse
 from tacit.training.resources import check_disk, explaining_memory, state_bytes
+from tacit.training.resuming import check_same_data, claim_folder, restore
 from tacit.training.run import Run, is_main_process
-from tacit.training.settings import check_same_settings, describe, plain, resumed_choices, resumed_options
+from tacit.training.settings import describe, plain, resumed_choices, resumed_options
 from tacit.training.teaching import Teaching, check_batch, refuse_label_options, teach
 from tacit.training.trainer import make_trainer
 from tacit.training.views import From, check_views, options_for, say
@@ -211,16 +212,16 @@ def fit(
         given = resumed_options(run, given)
         arguments |= resumed_choices(run, {**arguments, "encoder": encoder})
     arguments["options"], _ = options_for(learns, arguments, given)
-    checkpoint = _claim_folder(run, arguments, resume)
+    checkpoint = claim_folder(run, arguments, resume)
     if run.finished and resume:
         return run
     arguments["quiet"] = quiet or not is_main_process()
     if preset is not None:
         kept = arguments["encoder"] if resume else encoder
         arguments |= _of_preset(learns, {**arguments, "encoder": kept})
-    plain_recipe, asked = recipe_for(learns, arguments), arguments["encoder"]
+    used, asked = recipe_for(learns, arguments), arguments["encoder"]
     if pretrain is not None:
-        check_before(arguments, learns, plain_recipe)
+        check_before(arguments, learns, used)
         arguments["encoder"] = learn_first(fit, arguments, run)
     whole, side = open_data(arguments)
     check_fit(learns, method, whole)
@@ -232,12 +233,12 @@ def fit(
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole
     beside = open_images(arguments, learns, whole)
-    teaching = teach(arguments, plain_recipe, whole, train) if learns.learns_labels else None
+    teaching = teach(arguments, used, whole, train) if learns.learns_labels else None
     if teaching is not None:
         source = teaching.pool
     if checkpoint is not None:
-        _check_same_data(run, source, plain_recipe, teaching, beside)
-    plan = Plan(len(source), plain_recipe.batch_size, plain_recipe.epochs, accumulate, devices)
+        check_same_data(run, source, used, teaching, beside)
+    plan = Plan(len(source), used.batch_size, used.epochs, accumulate, devices)
     rng = Rng.of(seed)
     with seeded(rng("fit")):
         built = build_method(learns, arguments, source, side)
@@ -253,17 +254,17 @@ def fit(
         if checkpoint is None and is_main_process():
             _say(arguments, propose(arguments, built, teaching))
         if checkpoint is not None:
-            _restore(built, checkpoint, run)
+            restore(built, checkpoint, run)
         if is_main_process():
             check_disk(run.folder, state_bytes(built))
             run.sweep()
-            run.write_settings(settings, _record(source, plain_recipe, built, teaching, beside))
+            run.write_settings(settings, _record(source, used, built, teaching, beside))
             run.write_skipped(source.skipped)
         if checkpoint is None:
             built.begin(source, progress=not arguments["quiet"])
         learner = Learner(
             built,
-            plain_recipe,
+            used,
             plan,
             source,
             rng,
@@ -272,7 +273,7 @@ def fit(
             pulse=Pulse.resumed(checkpoint.guard) if checkpoint else None,
             workers=_workers(workers, device),
             labelled=teaching.labelled if teaching else None,
-            images=images_of(built, beside, plain_recipe),
+            images=images_of(built, beside, used),
         )
         _train(learner, probe, run, arguments, checkpoint)
     if is_main_process():
@@ -294,54 +295,6 @@ def default_folder(method: str, data: str | os.PathLike[str] | Source) -> Path:
     name = "data" if isinstance(data, Source) else os.fspath(data).removeprefix("hf:")
     name = Path(name).resolve().name.removesuffix(".npz")
     return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{method}-{name}")
-
-
-def _claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a fresh start; an existing run is never overwritten."""
-    if not is_main_process():  # the main process has claimed it for all
-        return Checkpoint.load(run.last) if resume and run.last.is_file() else None
-    if not run.exists and run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-        raise UsageError(f"'{run}' exists and is no run of tacit; choose another --out")
-    if not run.begun:
-        return None
-    if not resume:
-        mend = (
-            "choose another --out, or remove it"
-            if run.finished
-            else "go on with --resume, or choose another --out"
-        )
-        state = "a finished" if run.finished else "an unfinished"
-        raise UsageError(f"'{run}' holds {state} run: {mend}")
-    check_same_settings(run, describe(arguments))
-    return Checkpoint.load(run.last) if run.last.is_file() else None
-
-
-def _restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
-    try:
-        method.load_state_dict(checkpoint.method)
-    except RuntimeError as error:  # a module of the user's own can have changed
-        reason = str(error).splitlines()[-1].strip()
-        raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
-
-
-def _check_same_data(
-    run: Run, source: Source, recipe: Recipe, teaching: Teaching | None, beside: Source | None
-) -> None:
-    record = run.settings().get("record", {})
-    before, now = (
-        {k: v for k, v in r.items() if k != "source"}
-        for r in (record.get("recipe", {}), plain(asdict(recipe)))
-    )
-    if changed := sorted(name for name in now if name in before and before[name] != now[name]):
-        raise UsageError(
-            f"cannot resume '{run}': {changed[0]} was {before[changed[0]]} and is {now[changed[0]]} by this "
-            f"version's recipe; pass --{changed[0].replace('_', '-')} {before[changed[0]]}"
-        )
-    found = [record.get(part, {}).get("fingerprint") for part in ("data", "images")]
-    if found != [source.fingerprint, beside.fingerprint if beside else None]:
-        raise UsageError(f"cannot resume '{run}': the data have changed since it was begun")
-    if teaching is not None and record.get("labels", {}).get("digest") != teaching.record["digest"]:
-        raise UsageError(f"cannot resume '{run}': the labels have changed since it was begun")
 
 
 def _probe(

@@ -1,0 +1,72 @@
+"""Going on with a run: what may be resumed, and that it is still the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tacit.data.source import Source
+from tacit.errors import UsageError
+from tacit.methods.base import Method
+from tacit.methods.recipe import Recipe
+from tacit.training.checkpoint import Checkpoint
+from tacit.training.run import Run, is_main_process
+from tacit.training.settings import check_same_settings, describe, plain
+from tacit.training.teaching import Teaching
+
+
+def claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, or None for a fresh start; an existing run is never overwritten."""
+    if not is_main_process():  # the main process has claimed it for all
+        return Checkpoint.load(run.last) if resume and run.last.is_file() else None
+    if not run.exists and run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+        raise UsageError(f"'{run}' exists and is no run of tacit; choose another --out")
+    if not run.begun:
+        return None
+    if not resume:
+        mend = (
+            "choose another --out, or remove it"
+            if run.finished
+            else "go on with --resume, or choose another --out"
+        )
+        state = "a finished" if run.finished else "an unfinished"
+        raise UsageError(f"'{run}' holds {state} run: {mend}")
+    check_same_settings(run, describe(arguments))
+    return Checkpoint.load(run.last) if run.last.is_file() else None
+
+
+def restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
+    """Put the checkpoint's parameters and buffers into the method.
+
+    Raises:
+        UsageError: they do not fit.
+    """
+    try:
+        method.load_state_dict(checkpoint.method)
+    except RuntimeError as error:  # a module of the user's own can have changed
+        reason = str(error).splitlines()[-1].strip()
+        raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
+
+
+def check_same_data(
+    run: Run, source: Source, recipe: Recipe, teaching: Teaching | None, beside: Source | None
+) -> None:
+    """Refuse to go on with other data, other labels, or a recipe that another version of tacit had.
+
+    Raises:
+        UsageError: names what has changed.
+    """
+    record = run.settings().get("record", {})
+    before, now = record.get("recipe", {}), plain(asdict(recipe))
+    for name in sorted((now.keys() & before.keys()) - {"source"}):
+        if before[name] != now[name]:
+            raise UsageError(
+                f"cannot resume '{run}': {name} was {before[name]}, and this version's recipe has {now[name]}; "
+                "start it again with another --out"
+            )
+    found = [record.get(part, {}).get("fingerprint") for part in ("data", "images")]
+    if found != [source.fingerprint, beside.fingerprint if beside else None]:
+        raise UsageError(f"cannot resume '{run}': the data have changed since it was begun")
+    if teaching is not None and record.get("labels", {}).get("digest") != teaching.record["digest"]:
+        raise UsageError(f"cannot resume '{run}': the labels have changed since it was begun")
