@@ -12,15 +12,15 @@ _AT_ONCE = 64
 _FLOOR = 1e-3  # of 1: constant images must not be divided by zero
 
 
-_LOOKS = 64  # images that are looked at for colours
+_LOOKS = 64  # images whose colours are measured
 _GREY = 8  # of 255: what JPEG leaves between the channels of a grey picture
 
 
 def colourful(source: Source) -> bool:
     """Whether images of three or four channels show colours; grey pictures are often saved as RGB.
 
-    Up to 64 evenly spaced images are looked at. In colour are those whose R, G and B differ by more than 8 of
-    255 in a hundredth of the pixels, and one such image in twenty is enough.
+    Up to 64 evenly spaced images are measured. An image has colours if its R, G and B differ by more than 8
+    of 255 in a hundredth of its pixels; one such image in twenty is enough.
     """
     if source.spec.shape[0] not in (3, 4):
         return False

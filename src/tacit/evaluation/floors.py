@@ -58,7 +58,7 @@ def class_floors(
     nothing by the test samples. Features that are not finite give no floor; those that
     are the same for all samples say the most frequent class.
 
-    source: with labels at `learned`; those at `test` are not looked at. encoder: as it is before the run; its
+    source: with labels at `learned`; those at `test` are not read. encoder: as it is before the run; its
     mode and statistics stay as they are.
     """
     learned = learned[np.linspace(0, len(learned) - 1, min(MOST, len(learned))).astype(np.int64)]

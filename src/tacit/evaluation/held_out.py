@@ -31,8 +31,8 @@ _LEARNED = 512  # labelled training samples by which evaluation and training mod
 class HeldOutProbe(OnlineProbe):
     """`OnlineProbe` for a method that predicts: instead of a kNN vote, its own predictions.
 
-    Only labels that were held out are looked at, and, to compare both modes of BatchNorm, those that are
-    learned from; no gradient comes from them.
+    It reads the labels that were held out and, to compare both modes of BatchNorm, those that are learned
+    from; no gradient comes from them.
     """
 
     score = "balanced_accuracy"

@@ -62,8 +62,8 @@ def check_same_data(
     for name in sorted((now.keys() & before.keys()) - {"source"}):
         if before[name] != now[name]:
             raise UsageError(
-                f"cannot resume '{run}': {name} was {before[name]}, and this version's recipe has {now[name]}; "
-                "start it again with another --out"
+                f"cannot resume '{run}': {name} was {before[name]}, and this version's recipe has "
+                f"{now[name]}: start it again with another --out"
             )
     found = [record.get(part, {}).get("fingerprint") for part in ("data", "images")]
     if found != [source.fingerprint, beside.fingerprint if beside else None]:
