@@ -1,5 +1,6 @@
 """The semi-supervised classifiers: what gets gradient, what moves, what they compute."""
 
+import copy
 import math
 
 import numpy as np
@@ -30,8 +31,10 @@ DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 # so that an untrained network's answers count
 SURE = {
     "pseudo-label": {"threshold": 0.0},
-    "fixmatch": {"threshold": 0.0},
-    "flexmatch": {"threshold": 0.34},
+    "fixmatch": {"threshold": 0.0, "ramp_steps": 0},
+    "flexmatch": {"threshold": 0.34, "ramp_steps": 0},
+    "freematch": {"ramp_steps": 0},
+    "softmatch": {"ramp_steps": 0},
 }
 
 
@@ -237,6 +240,20 @@ def test_fixmatchs_threshold_rises_to_the_published_one_and_is_it_throughout_in_
     published.losses(views, Step(0, 2**20, 0, 1))
     assert published.least == 0.95
     assert make("fixmatch", pixels(), threshold=0.2).first_threshold == 0.2
+
+
+@pytest.mark.parametrize("slug", ["fixmatch", "flexmatch", "freematch", "softmatch"])
+def test_pseudo_labels_of_the_first_steps_count_little(slug):
+    method = make(slug, pixels(), threshold=0.0) if slug == "fixmatch" else make(slug, pixels())
+    views = method.views(batch(), RNG, HALF)
+    method.ramp_steps, values = 500, []
+    for step in (0, 250, 500, 10**6):
+        again = copy.deepcopy(method)  # thresholds move with each step
+        values.append(unlabelled_part(again.losses(views, Step(step, 2**20, 0, 1))).item())
+    assert values == pytest.approx([0.0, values[2] / 2, values[2], values[2]])
+    assert values[2] != 0
+    assert type(method)(pixels()).ramp_steps == 500
+    assert {**method.paper}["ramp_steps"] == 0
 
 
 def test_fixmatch_counts_who_is_sure_and_divides_by_all():

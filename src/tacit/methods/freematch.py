@@ -14,7 +14,7 @@ from tacit.losses.pseudo_labels import (
     softmatch_weights,
     uniform_alignment,
 )
-from tacit.methods.fixmatch import FixMatch
+from tacit.methods.fixmatch import RAMP_STEPS, FixMatch
 from tacit.views.warp import STRONG, WEAK, Warp
 
 
@@ -31,6 +31,7 @@ class FreeMatch(FixMatch):
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
         weight: of the unlabelled term.
+        ramp_steps: steps in which it rises linearly from 0; none in the paper.
         fairness: weight of the fairness term.
         momentum: m above.
         ema: of the averaged network that is evaluated; 0 evaluates the trained one.
@@ -48,6 +49,7 @@ class FreeMatch(FixMatch):
         encoder: nn.Module,
         *,
         weight: float = 1.0,
+        ramp_steps: int = RAMP_STEPS,
         fairness: float = 0.01,
         momentum: float = 0.999,
         ema: float = 0.999,
@@ -55,7 +57,9 @@ class FreeMatch(FixMatch):
         weak: Warp = WEAK,
         strong: Warp = STRONG,
     ) -> None:
-        super().__init__(encoder, weight=weight, ema=ema, dropout=dropout, weak=weak, strong=strong)
+        super().__init__(
+            encoder, weight=weight, ramp_steps=ramp_steps, ema=ema, dropout=dropout, weak=weak, strong=strong
+        )
         self.fairness, self.momentum = fairness, momentum
 
     def prepare(self, source: Source) -> None:
@@ -92,6 +96,7 @@ class SoftMatch(FixMatch):
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
         weight: of the unlabelled term.
+        ramp_steps: steps in which it rises linearly from 0; none in the paper.
         momentum: of mean, variance and class distribution.
         align: whether probabilities are aligned.
         ema: of the averaged network that is evaluated; 0 evaluates the trained one.
@@ -109,6 +114,7 @@ class SoftMatch(FixMatch):
         encoder: nn.Module,
         *,
         weight: float = 1.0,
+        ramp_steps: int = RAMP_STEPS,
         momentum: float = 0.999,
         align: bool = True,
         ema: float = 0.999,
@@ -116,7 +122,9 @@ class SoftMatch(FixMatch):
         weak: Warp = WEAK,
         strong: Warp = STRONG,
     ) -> None:
-        super().__init__(encoder, weight=weight, ema=ema, dropout=dropout, weak=weak, strong=strong)
+        super().__init__(
+            encoder, weight=weight, ramp_steps=ramp_steps, ema=ema, dropout=dropout, weak=weak, strong=strong
+        )
         self.momentum, self.align = momentum, align
 
     def prepare(self, source: Source) -> None:
