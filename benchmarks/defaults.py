@@ -132,9 +132,11 @@ def rows(
     below: dict[tuple[str, int], list[dict[str, Any]]],
 ) -> list[dict[str, str]]:
     values: dict[tuple[str, int, int, str], list[float]] = {}
+    warned: dict[tuple[str, int, int, str], int] = {}
     for cell, result in zip(grid, found, strict=True):
         key = cell["set"], cell["labels"], cell["steps"], cell["method"]
         values.setdefault(key, []).append(100 * result["balanced_accuracy"])
+        warned[key] = warned.get(key, 0) + bool(result["warned"])
     table = []
     for (name, labels, steps, method), own in values.items():
         row = {"data": name, "labels per class": str(labels), "steps": str(steps), "method": method}
@@ -146,6 +148,7 @@ def rows(
         row["pixels"] = f"{np.mean(pixels):.1f}"
         if len(own) == len(pixels) > 1:
             row["minus pixels"] = str(mean_interval(np.array(own) - np.array(pixels)))
+        row["said to be below a floor"] = f"{warned[name, labels, steps, method]} of {len(own)}"
         table.append(row)
     return table
 
