@@ -2,7 +2,7 @@
 
     python benchmarks/index.py [--quick] [--folder EMPTY_FOLDER]
 
-Makes trees of empty files. A start is what `tacit.data.images.open_folder` does before it decodes
+Makes trees of empty files. A start is what `tacit.data.image.folder.open_folder` does before it decodes
 anything: list the files (or take the kept listing, after looking for changes), the key of the store,
 classes and labels. The public `open_source` is timed as well, up to the error that it must give for
 empty files (`public_s`): listing, key, and the plan for the store. `stat_s` is what the system alone
@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from race import machine, save
-from tacit.data.images import read_folders
-from tacit.data.index import indexed
+from tacit.data.image.folder import read_folders
+from tacit.data.image.index import indexed
 from tacit.data.open import open_source
 from tacit.data.options import Options
 from tacit.errors import TacitError

@@ -28,8 +28,8 @@ import numpy as np
 
 from index import make_tree
 from race import machine, save
-from tacit.data.decoding import Decoded, Form, Header
-from tacit.data.listing import Listing
+from tacit.data.image.decoding import Decoded, Form, Header
+from tacit.data.image.listing import Listing
 from tacit.data.open import open_source
 
 _CLASSES = 10

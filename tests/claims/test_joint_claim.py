@@ -20,7 +20,7 @@ from tacit.claims.frozen_volumes import (
     truth_of,
 )
 from tacit.claims.hippocampus import open_hippocampus, write_hippocampus
-from tacit.data.volumes import volumes_of
+from tacit.data.volume.volumes import volumes_of
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
 

@@ -38,7 +38,7 @@ def no_decoding(monkeypatch):
         raise AssertionError("decoded again")
 
     def forbid():
-        monkeypatch.setattr("tacit.data.listing.decode", refuse)
-        monkeypatch.setattr("tacit.data.listing.read_header", refuse)
+        monkeypatch.setattr("tacit.data.image.listing.decode", refuse)
+        monkeypatch.setattr("tacit.data.image.listing.read_header", refuse)
 
     return forbid

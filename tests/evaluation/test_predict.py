@@ -13,7 +13,7 @@ from tacit.cli.main import main
 from tacit.data.open import open_source
 from tacit.errors import TacitError, UsageError
 from tacit.evaluation.classifier import load_classifier
-from tacit.methods.fixmatch import MATCH
+from tacit.methods.classification.fixmatch import MATCH
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.learner import Learner
 from tacit.training.run import Run

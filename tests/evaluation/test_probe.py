@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from tacit.data.image.store import Images
 from tacit.data.source import Source, Spec
-from tacit.data.store import Images
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError

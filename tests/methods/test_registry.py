@@ -29,10 +29,12 @@ def test_an_unknown_method_gets_the_nearest_name():
 
 
 def test_a_class_can_be_named_without_being_registered():
-    assert registry.method_class("tacit.methods.dcl:DCL").__name__ == "DCL"
+    assert registry.method_class("tacit.methods.contrastive.dcl:DCL").__name__ == "DCL"
 
 
-@pytest.mark.parametrize("where", ["absent_module:X", "tacit.methods.dcl:Absent", "tacit.methods.dcl:mlp"])
+@pytest.mark.parametrize(
+    "where", ["absent_module:X", "tacit.methods.contrastive.dcl:Absent", "tacit.methods.contrastive.dcl:mlp"]
+)
 def test_a_class_that_is_none_is_one_line(where):
     with pytest.raises(TacitError) as error:
         registry.method_class(where)
@@ -40,7 +42,7 @@ def test_a_class_that_is_none_is_one_line(where):
 
 
 def test_third_parties_register_by_entry_point(monkeypatch):
-    point = EntryPoint("mine", "tacit.methods.simclr:SimCLR", registry.ENTRY_POINTS)
+    point = EntryPoint("mine", "tacit.methods.contrastive.simclr:SimCLR", registry.ENTRY_POINTS)
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "tacit.methods" else [])
     assert "mine" in registry.all_methods()
     assert registry.method_class("mine").__name__ == "SimCLR"

@@ -22,7 +22,7 @@ from tacit.evaluation.classifier import load_classifier
 from tacit.evaluation.floors import FREQUENT, PIXELS, START, class_floors
 from tacit.evaluation.held_out import HeldOutProbe
 from tacit.evaluation.online import OnlineProbe
-from tacit.methods.supervised import Supervised
+from tacit.methods.classification.supervised import Supervised
 from tacit.rng import Rng
 from tacit.training import finishing
 from tacit.training import fit as fit_module

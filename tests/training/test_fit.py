@@ -13,8 +13,8 @@ from torch import nn
 import tacit
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder
-from tacit.methods.moco import MoCo
-from tacit.methods.simclr import SimCLR
+from tacit.methods.contrastive.moco import MoCo
+from tacit.methods.contrastive.simclr import SimCLR
 from tacit.training.fit import default_folder
 
 QUICK = {"batch_size": 16, "epochs": 1, "device": "cpu", "quiet": True, "encoder": "tacit/convnet"}

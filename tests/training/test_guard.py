@@ -11,9 +11,9 @@ from torch.nn import functional as F
 import tacit
 from tacit.cli.main import main
 from tacit.encoders.heads import mlp
+from tacit.methods.contrastive.simclr import SimCLR
+from tacit.methods.parts.two_views import TwoViews
 from tacit.methods.recipe import Recipe
-from tacit.methods.simclr import SimCLR
-from tacit.methods.two_views import TwoViews
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.guard import Facts, Guard
 from tacit.training.pulse import Pulse, Reading

@@ -17,10 +17,10 @@ from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
 from tacit.evaluation.classifier import load_classifier
 from tacit.evaluation.mask_probe import MaskProbe
-from tacit.methods import mining
-from tacit.methods.anatomy_training import train_matcher
+from tacit.methods.distillation.alice import mining
+from tacit.methods.distillation.alice.anatomy_training import train_matcher
 from tacit.methods.registry import METHODS
-from tacit.methods.supervised_segmentation import SupervisedSegmentation
+from tacit.methods.segmentation.supervised_segmentation import SupervisedSegmentation
 from tacit.rng import Rng
 from tacit.training import fit as fit_module
 from tacit.training.forecast import Forecast

@@ -14,8 +14,8 @@ import torch
 import tacit
 from tacit.cli.main import main
 from tacit.encoders.card import attach_card
-from tacit.methods.moco import MoCo
-from tacit.methods.simclr import SimCLR
+from tacit.methods.contrastive.moco import MoCo
+from tacit.methods.contrastive.simclr import SimCLR
 from tacit.training import forecast, resources
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.forecast import Forecast, duration

@@ -12,7 +12,7 @@ import tacit
 from tacit.cli.main import main
 from tacit.data.open import open_source
 from tacit.encoders.card import attach_card
-from tacit.methods.fixmatch import FixMatch
+from tacit.methods.classification.fixmatch import FixMatch
 from tacit.methods.registry import METHODS
 from tacit.rng import Rng, seeded
 from tacit.training import fit as fit_module

@@ -8,11 +8,11 @@ import sys
 import torch
 
 import tacit
-from tacit.methods.deepcluster import DeepClusterV2
-from tacit.methods.moco import MoCo
-from tacit.methods.nnclr import NNCLR
-from tacit.methods.simclr import SimCLR
-from tacit.methods.swav import SwAV
+from tacit.methods.clustering.deepcluster import DeepClusterV2
+from tacit.methods.clustering.swav import SwAV
+from tacit.methods.contrastive.moco import MoCo
+from tacit.methods.contrastive.nnclr import NNCLR
+from tacit.methods.contrastive.simclr import SimCLR
 
 
 class Standing:

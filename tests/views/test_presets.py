@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tacit.errors import UsageError
-from tacit.methods.swav import AUGMENT
+from tacit.methods.clustering.swav import AUGMENT
 from tacit.rng import Rng
 from tacit.views.image import Augment, augment_images
 from tacit.views.presets import PRESETS, SMALL, choose

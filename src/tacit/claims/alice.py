@@ -14,11 +14,11 @@ import torch
 from tacit.claims.base import Claim, Outcome, Parameters, Part, Setting, combined, verdict_on
 from tacit.claims.hippocampus import COUNT, TEST, open_hippocampus, write_hippocampus
 from tacit.claims.segmented import segmented_run
-from tacit.data.volumes import Volumes, volumes_of
+from tacit.data.volume.volumes import Volumes, volumes_of
 from tacit.encoders.anatomy import AnatomyMatcher
 from tacit.evaluation.statistics import mean_interval
-from tacit.methods.boxes import random_point
-from tacit.methods.mining import AnatomyMiner, Candidate, to_grid, to_voxels
+from tacit.methods.distillation.alice.boxes import random_point
+from tacit.methods.distillation.alice.mining import AnatomyMiner, Candidate, to_grid, to_voxels
 from tacit.rng import Rng
 from tacit.training.fit import fit
 

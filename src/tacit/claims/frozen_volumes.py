@@ -13,7 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from tacit.data.volumes import Volumes
+from tacit.data.volume.volumes import Volumes
 from tacit.evaluation.linear import sweep_linear
 from tacit.rng import Rng
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from tacit.claims.base import Claim, Outcome, Parameters, Part, Setting, combined, verdict_on
 from tacit.claims.frozen_volumes import labelled_draws, read_slices, size_scores, slice_score, truth_of
 from tacit.claims.hippocampus import COUNT, TEST, open_hippocampus, write_hippocampus
-from tacit.data.volumes import Volumes, volumes_of
+from tacit.data.volume.volumes import Volumes, volumes_of
 from tacit.encoders.zoo import build_encoder
 from tacit.evaluation.collapse import effective_rank
 from tacit.evaluation.statistics import mean_interval

@@ -10,20 +10,22 @@ from typing import Literal
 
 import numpy as np
 
-from tacit.data.arrays import open_archive
-from tacit.data.hub import open_hub
-from tacit.data.images import open_folder
+from tacit.data.image.arrays import open_archive
+from tacit.data.image.folder import open_folder
+from tacit.data.image.hub import open_hub
+from tacit.data.image.listing import EXTENSIONS
+from tacit.data.image.packaged import PACKAGED, open_packaged
 from tacit.data.labels import read_groups, read_labels
-from tacit.data.listing import EXTENSIONS
-from tacit.data.options import LARGEST_AUTOMATIC, Options, VolumeOptions
-from tacit.data.packaged import PACKAGED, open_packaged
-from tacit.data.slices import open_slices
+from tacit.data.options import LARGEST_AUTOMATIC, Options
 from tacit.data.source import UNLABELLED, Source, Subset
-from tacit.data.volume_archive import holds_volume_archive, open_volume_archive
-from tacit.data.volume_files import extension_of
-from tacit.data.volume_layout import holds_volumes
-from tacit.data.volumes import Volumes, open_volumes
-from tacit.data.windows import Window
+from tacit.data.volume.archive import holds_volume_archive, open_volume_archive
+from tacit.data.volume.files import EXTENSIONS as VOLUMES
+from tacit.data.volume.files import extension_of
+from tacit.data.volume.layout import holds_volumes
+from tacit.data.volume.options import VolumeOptions
+from tacit.data.volume.slices import open_slices
+from tacit.data.volume.volumes import Volumes, open_volumes
+from tacit.data.volume.windows import Window
 from tacit.errors import UsageError, did_you_mean, unknown
 
 
@@ -67,7 +69,7 @@ def open_source(
     workers: threads that decode; by default one a processor core.
     masks: volumes: a folder that holds the masks, called as the volumes are.
     window: volumes: the values that become 0 and 1: `minmax` (the default), `percentile` or `LOW,HIGH`; see
-        `tacit.data.windows`.
+        `tacit.data.volume.windows`.
     spacing: volumes: mm by axis (or one number) to resample to; by default they keep theirs.
     patch: volumes: sides of a patch in voxels (or one number); see `Volumes`.
 
@@ -127,7 +129,7 @@ def _read(where: str | os.PathLike[str], options: Options, wishes: VolumeOptions
 def _read_folder(path: Path, options: Options, wishes: VolumeOptions) -> Source:
     if not holds_volumes(path):
         _refuse(wishes, path)
-        return open_folder(path, options)
+        return open_folder(path, options, others=VOLUMES)
     if options.size is not None:
         raise UsageError("size is for images; volumes are cut in patches: give the patch, in voxels")
     return open_volumes(path, options, wishes)

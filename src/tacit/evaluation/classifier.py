@@ -24,7 +24,7 @@ from tacit.evaluation.features import still_view
 from tacit.evaluation.grading import grade
 from tacit.evaluation.held_out import held_out_logits
 from tacit.files import write_atomically
-from tacit.methods.semi_supervised import SemiSupervised
+from tacit.methods.classification.base import SemiSupervised
 
 WEIGHTS, CARD = "classifier.safetensors", "classifier.json"
 

@@ -22,7 +22,7 @@ from tacit.evaluation.batch_statistics import (
 from tacit.evaluation.features import extract, keeping_modes, still_view
 from tacit.evaluation.floors import balanced_accuracy
 from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
-from tacit.methods.semi_supervised import SemiSupervised
+from tacit.methods.classification.base import SemiSupervised
 from tacit.rng import Rng
 
 _LEARNED = 512  # labelled training samples by which evaluation and training mode are compared

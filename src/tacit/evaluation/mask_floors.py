@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tacit.data.source import Source
-from tacit.data.volumes import volumes_of
+from tacit.data.volume.volumes import volumes_of
 from tacit.evaluation.segmentation import dice_score, mean_of_known
 
 BACKGROUND, MEAN = "background only", "mean mask"

@@ -17,7 +17,7 @@ import numpy as np
 
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
-from tacit.data.volumes import Volume, to_original, volumes_of
+from tacit.data.volume.volumes import Volume, to_original, volumes_of
 from tacit.errors import UsageError, require
 from tacit.evaluation.segmentation import MaskGrades, grade_masks
 from tacit.evaluation.segmenter import OVERLAP, Segmenter, load_segmenter

@@ -16,13 +16,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tacit.data.source import Source
-from tacit.data.volumes import Volume, volumes_of
+from tacit.data.volume.volumes import Volume, volumes_of
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError, require
 from tacit.evaluation.segmentation import grade_masks
 from tacit.files import without_nan, write_atomically
-from tacit.methods.segmentation import Segmentation
+from tacit.methods.segmentation.base import Segmentation
 
 WEIGHTS, CARD = "segmenter.safetensors", "segmenter.json"
 OVERLAP = 0.5  # of neighbouring windows, along each axis

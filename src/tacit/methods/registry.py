@@ -30,56 +30,56 @@ class Entry:
 
 METHODS: dict[str, Entry] = {
     "simclr": Entry(
-        "tacit.methods.simclr:SimCLR",
+        "tacit.methods.contrastive.simclr:SimCLR",
         "Contrastive learning of two views (InfoNCE)",
         "contrastive",
         "image",
         paper="arXiv 2002.05709",
     ),
     "dcl": Entry(
-        "tacit.methods.dcl:DCL",
+        "tacit.methods.contrastive.dcl:DCL",
         "Decoupled contrastive learning",
         "contrastive",
         "image",
         paper="arXiv 2110.06848",
     ),
     "dclw": Entry(
-        "tacit.methods.dcl:DCLW",
+        "tacit.methods.contrastive.dcl:DCLW",
         "Decoupled contrastive learning, weighted",
         "contrastive",
         "image",
         paper="arXiv 2110.06848",
     ),
     "moco": Entry(
-        "tacit.methods.moco:MoCo",
+        "tacit.methods.contrastive.moco:MoCo",
         "Momentum contrast with a queue of keys (v2)",
         "contrastive",
         "image",
         paper="arXiv 2003.04297",
     ),
     "nnclr": Entry(
-        "tacit.methods.nnclr:NNCLR",
+        "tacit.methods.contrastive.nnclr:NNCLR",
         "Nearest neighbours as positives",
         "contrastive",
         "image",
         paper="arXiv 2104.14548",
     ),
     "swav": Entry(
-        "tacit.methods.swav:SwAV",
+        "tacit.methods.clustering.swav:SwAV",
         "Views predict each other's prototypes",
         "clustering",
         "image",
         paper="arXiv 2006.09882",
     ),
     "deepcluster": Entry(
-        "tacit.methods.deepcluster:DeepClusterV2",
+        "tacit.methods.clustering.deepcluster:DeepClusterV2",
         "Clusters of one epoch are the classes of the next (v2)",
         "clustering",
         "image",
         paper="arXiv 2006.09882",
     ),
     "semixup": Entry(
-        "tacit.methods.semixup:Semixup",
+        "tacit.methods.classification.semixup:Semixup",
         "Consistency in and out of the manifold, for grading",
         "semi-supervised",
         "image",
@@ -87,14 +87,14 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2003.01944",
     ),
     "supervised": Entry(
-        "tacit.methods.supervised:Supervised",
+        "tacit.methods.classification.supervised:Supervised",
         "The labels alone, the same steps: the baseline",
         "baseline",
         "image",
         learns_from="labels",
     ),
     "pseudo-label": Entry(
-        "tacit.methods.pseudo_label:PseudoLabel",
+        "tacit.methods.classification.pseudo_label:PseudoLabel",
         "Confident predictions become labels",
         "semi-supervised",
         "image",
@@ -102,7 +102,7 @@ METHODS: dict[str, Entry] = {
         paper="Lee, 2013",
     ),
     "pi-model": Entry(
-        "tacit.methods.pi_model:PiModel",
+        "tacit.methods.classification.pi_model:PiModel",
         "Two views, one prediction",
         "semi-supervised",
         "image",
@@ -110,7 +110,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 1610.02242",
     ),
     "mean-teacher": Entry(
-        "tacit.methods.mean_teacher:MeanTeacher",
+        "tacit.methods.classification.mean_teacher:MeanTeacher",
         "The student follows its own average",
         "semi-supervised",
         "image",
@@ -118,7 +118,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 1703.01780",
     ),
     "ict": Entry(
-        "tacit.methods.ict:ICT",
+        "tacit.methods.classification.ict:ICT",
         "Predictions between samples are interpolated",
         "semi-supervised",
         "image",
@@ -126,7 +126,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 1903.03825",
     ),
     "mixmatch": Entry(
-        "tacit.methods.mixmatch:MixMatch",
+        "tacit.methods.classification.mixmatch:MixMatch",
         "Sharpened guesses, everything mixed",
         "semi-supervised",
         "image",
@@ -134,7 +134,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 1905.02249",
     ),
     "fixmatch": Entry(
-        "tacit.methods.fixmatch:FixMatch",
+        "tacit.methods.classification.fixmatch:FixMatch",
         "A weak view labels the strong one",
         "semi-supervised",
         "image",
@@ -142,7 +142,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2001.07685",
     ),
     "flexmatch": Entry(
-        "tacit.methods.fixmatch:FlexMatch",
+        "tacit.methods.classification.fixmatch:FlexMatch",
         "FixMatch with a threshold per class",
         "semi-supervised",
         "image",
@@ -150,7 +150,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2110.08263",
     ),
     "freematch": Entry(
-        "tacit.methods.freematch:FreeMatch",
+        "tacit.methods.classification.freematch:FreeMatch",
         "FixMatch with thresholds that adapt",
         "semi-supervised",
         "image",
@@ -158,7 +158,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2205.07246",
     ),
     "softmatch": Entry(
-        "tacit.methods.freematch:SoftMatch",
+        "tacit.methods.classification.freematch:SoftMatch",
         "FixMatch with weights, no threshold",
         "semi-supervised",
         "image",
@@ -166,7 +166,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2301.10921",
     ),
     "tracoco": Entry(
-        "tacit.methods.tracoco:TraCoCo",
+        "tacit.methods.segmentation.tracoco:TraCoCo",
         "Shifted patches agree, two networks teach each other",
         "segmentation",
         "volume",
@@ -174,7 +174,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2203.14523",
     ),
     "cps": Entry(
-        "tacit.methods.cps:CPS",
+        "tacit.methods.segmentation.cps:CPS",
         "Cross pseudo supervision of two networks",
         "segmentation",
         "volume",
@@ -182,7 +182,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2106.01226",
     ),
     "mean-teacher-segmentation": Entry(
-        "tacit.methods.mean_teacher_segmentation:MeanTeacherSegmentation",
+        "tacit.methods.segmentation.mean_teacher_segmentation:MeanTeacherSegmentation",
         "The student follows its own average, for masks",
         "segmentation",
         "volume",
@@ -190,7 +190,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 1703.01780",
     ),
     "ua-mt": Entry(
-        "tacit.methods.mean_teacher_segmentation:UAMT",
+        "tacit.methods.segmentation.mean_teacher_segmentation:UAMT",
         "Mean Teacher where the teacher is sure",
         "segmentation",
         "volume",
@@ -198,7 +198,7 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 1907.07034",
     ),
     "urpc": Entry(
-        "tacit.methods.urpc:URPC",
+        "tacit.methods.segmentation.urpc:URPC",
         "The scales of one network agree",
         "segmentation",
         "volume",
@@ -206,21 +206,21 @@ METHODS: dict[str, Entry] = {
         paper="arXiv 2012.07042",
     ),
     "supervised-segmentation": Entry(
-        "tacit.methods.supervised_segmentation:SupervisedSegmentation",
+        "tacit.methods.segmentation.supervised_segmentation:SupervisedSegmentation",
         "The masks alone: the baseline, and fine-tuning",
         "baseline",
         "volume",
         learns_from="labels",
     ),
     "alice": Entry(
-        "tacit.methods.alice:Alice",
+        "tacit.methods.distillation.alice.alice:Alice",
         "The same place in another patient is the positive",
         "volumes",
         "volume",
         paper="arXiv 2302.05615",
     ),
     "joint-image-volume": Entry(
-        "tacit.methods.joint_image_volume:JointImageVolume",
+        "tacit.methods.clustering.joint_image_volume.joint_image_volume:JointImageVolume",
         "Slices and images are clustered, slices guessed, volumes clustered",
         "volumes",
         "volume",

@@ -15,8 +15,8 @@ from tacit.evaluation.mask_probe import MaskProbe
 from tacit.evaluation.online import OnlineProbe
 from tacit.evaluation.segmenter import save_segmenter
 from tacit.methods.base import Method
-from tacit.methods.segmentation import Segmentation
-from tacit.methods.semi_supervised import SemiSupervised
+from tacit.methods.classification.base import SemiSupervised
+from tacit.methods.segmentation.base import Segmentation
 from tacit.report.page import write_report
 from tacit.rng import seeded
 from tacit.training.keeper import resumable

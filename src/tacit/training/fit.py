@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from tacit.data.options import three
 from tacit.data.source import Source
-from tacit.data.windows import Window
+from tacit.data.volume.options import three
+from tacit.data.volume.windows import Window
 from tacit.encoders.card import card_of
 from tacit.errors import TacitError
 from tacit.evaluation.floors import class_floors
@@ -26,10 +26,10 @@ from tacit.evaluation.mask_probe import MaskProbe
 from tacit.evaluation.online import OnlineProbe
 from tacit.evaluation.subject import OnBadFile, pick_device
 from tacit.methods.base import Method
+from tacit.methods.classification.base import SemiSupervised
 from tacit.methods.recipe import Recipe, Scaling, Schedule
 from tacit.methods.registry import method_class
-from tacit.methods.segmentation import Segmentation
-from tacit.methods.semi_supervised import SemiSupervised
+from tacit.methods.segmentation.base import Segmentation
 from tacit.rng import Rng, seeded
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.finishing import finish

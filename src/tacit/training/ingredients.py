@@ -11,11 +11,11 @@ import numpy as np
 from timm.optim import list_optimizers
 from torch import nn
 
+from tacit.data.image.statistics import channel_statistics
 from tacit.data.open import open_source
-from tacit.data.options import three
 from tacit.data.source import Source
-from tacit.data.statistics import channel_statistics
-from tacit.data.volumes import volumes_of
+from tacit.data.volume.options import three
+from tacit.data.volume.volumes import volumes_of
 from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.saved import load_card
 from tacit.encoders.zoo import build_encoder, fixed_size, is_pretrained

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from tacit.data.image.statistics import colourful
 from tacit.data.source import Source
-from tacit.data.statistics import colourful
 from tacit.errors import UsageError
 from tacit.methods.base import Method
 from tacit.training.settings import complete_options

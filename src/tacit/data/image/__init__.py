@@ -1,0 +1,1 @@
+"""Images: how they are found, decoded and stored."""

@@ -1,0 +1,1 @@
+"""Volumes: how they are found, decoded and stored."""

@@ -1,0 +1,332 @@
+"""Which volumes lie below a folder, and which masks are theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tacit.data.image.listing import EXTENSIONS as IMAGES
+from tacit.data.reading import SPLITS
+from tacit.data.source import Skipped
+from tacit.data.volume.files import EXTENSIONS, NIFTI, extension_of, read_mask, read_volume
+from tacit.data.volume.grid import check_affine
+from tacit.data.volume.store import Loaded
+from tacit.errors import BadFile, UsageError
+
+IMAGE_FOLDERS = {"images": "", "imagestr": "", "imagests": "test"}
+MASK_FOLDERS = {"labels": "", "masks": "", "segmentations": "", "labelstr": "", "labelsts": "test"}
+MASK_SUFFIXES = ("_seg", "_mask", "_label", "-seg")
+_LOOKED_AT = 2_000  # entries of a folder that tell what it holds
+
+
+class VolumeFile(NamedTuple):
+    """A volume and its mask, if that is a file of its own; a `Case` of the store.
+
+    name: the volume's path below the folder that was opened.
+    """
+
+    name: str
+    origin: Path
+    mask: Path | None
+
+    def identity(self) -> bytes:
+        """Paths, sizes and times."""
+        return b"\0".join(_state(path) for path in (self.origin, self.mask) if path is not None)
+
+    def load(self) -> Loaded:
+        """The voxels and the mask; raises `BadFile`, under the volume's name."""
+        content = read_volume(self.origin, self.name)
+        assert content.voxels is not None
+        affine = np.eye(4) if content.affine is None else content.affine
+        if self.mask is None:
+            return Loaded(content.voxels, affine, content.mask)
+        if content.mask is not None:
+            raise BadFile(self.name, f"it holds a mask, and {self.mask.name} is another: remove one of them")
+        try:
+            apart = read_mask(self.mask, self.name)
+            if apart.affine is not None:
+                check_affine(self.name, apart.affine)
+        except BadFile as bad:
+            raise BadFile(self.name, f"its mask {self.mask.name}: {bad.reason}") from None
+        return Loaded(content.voxels, affine, apart.mask, apart.affine)
+
+
+@dataclass
+class Layout:
+    """What lies below a folder.
+
+    cases: sorted by name. classes: the names by label value that `dataset.json` gives, or none.
+    splits: positions by split name. bad: masks without a volume, and folders that cannot be read.
+    """
+
+    cases: list[VolumeFile]
+    classes: dict[int, str] = field(default_factory=dict)
+    splits: dict[str, np.ndarray] = field(default_factory=dict)
+    bad: list[Skipped] = field(default_factory=list)
+
+
+def holds_volumes(folder: Path) -> bool:
+    """Whether a folder is one of volumes, by a quick look at what comes first, level by level.
+
+    One NIfTI file decides for volumes, because pictures often lie beside them; HDF5 and `.npz` files decide
+    only where there are no images, because features often lie beside those.
+    """
+    images = arrays = False
+    for looked, name in enumerate(_levels(folder)):
+        extension = extension_of(name)
+        if extension in NIFTI:
+            return True
+        arrays |= bool(extension)
+        images |= name.lower().endswith(IMAGES)
+        if looked >= _LOOKED_AT and (images or arrays):
+            break
+    return arrays and not images
+
+
+def lay_out(folder: Path, masks: Path | None = None) -> Layout:
+    """The volumes below a folder with their masks.
+
+    A mask lies in a folder `labels`, `masks`, `segmentations` or `labelsTr` (`labelsTs`) and is called as its
+    volume in `images` or `imagesTr` (`imagesTs`) beside it, or in the folder above; or it lies beside its
+    volume and is called as that with `_seg`, `_mask`, `_label` or `-seg` behind. Both may be of different
+    kinds (`.nii` and `.nii.gz`), and a mask in such a folder may have the suffix too. In nnU-Net's layout the
+    volume of the mask `a.nii.gz` is `a_0000.nii.gz`. Volumes without a mask are unlabelled. Names that begin
+    with a dot are left out; links are followed.
+
+    If the folders of the first level (below the folder, or below `images`) are all called train, val, valid,
+    validation or test, they are splits. If `labelsTs` holds masks, `imagesTs` is the test split and
+    `imagesTr` the train split.
+
+    masks: a folder that holds the masks, called as the volumes are; then no others are looked for.
+
+    Raises:
+        UsageError: no volumes, no such folder, a mask that fits several volumes, a `dataset.json` that
+            cannot be read, or channels in files of their own.
+    """
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"no folder of masks {masks}")
+    found = _Found(folder.resolve())
+    inside = None if masks is None else masks.resolve()
+    if inside == found.root:
+        raise UsageError(f"masks: {masks} is the folder of the volumes: name one that holds masks only")
+    images, beside = _divide(found, inside)
+    if not images:
+        raise UsageError(_nothing_found(folder, len(beside), found.others))
+    owners: dict[_Key, list[str]] = {}
+    for name, key in images.items():
+        owners.setdefault(key, []).append(name)
+    layout = Layout([], _read_classes(folder), bad=found.closed)
+    if inside is None:
+        matched = _match(beside, owners, layout.bad)
+        paths = {name: found.root / mask for name, mask in matched.items()}
+    else:
+        apart = _Found(inside)
+        keys = {name: _Key("", _stem(name)) for name in apart.names}
+        matched = _match(keys, owners, layout.bad, loosely=True)
+        paths = {name: inside / mask for name, mask in matched.items()}
+        layout.bad += apart.closed
+    names = sorted(images)
+    layout.cases = [VolumeFile(name, found.root / name, paths.get(name)) for name in names]
+    layout.splits = _splits([images[name] for name in names], set(paths), names)
+    layout.bad.sort()
+    return layout
+
+
+class _Key(NamedTuple):
+    """What a volume and its mask have in common: train or test of a Decathlon, and the path without kinds."""
+
+    part: str
+    path: str
+
+
+class _Found:
+    """The volume files below a folder, sorted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.names: list[str] = []
+        self.others: Counter[str] = Counter()
+        self.closed: list[Skipped] = []
+        for name in _walk(root, self.closed):
+            if extension_of(name):
+                self.names.append(name)
+            else:
+                self.others[os.path.splitext(name)[1].lower()] += 1
+        self.names.sort()
+
+
+def _nothing_found(folder: Path, masks: int, others: Counter[str]) -> str:
+    held = [f"{count} {extension or 'without an extension'}" for extension, count in others.most_common(4)]
+    if masks:
+        held.insert(0, f"{masks} mask{'s' if masks > 1 else ''}")
+    read = f"no volumes in {folder} (read are {' '.join(EXTENSIONS)})"
+    return f"{read}: it holds {', '.join(held)}" if held else f"{read}: it is empty"
+
+
+def _walk(root: Path, closed: list[Skipped]) -> Iterator[str]:
+    """Paths below a folder; a folder that lies in itself, by a link, is gone into once."""
+
+    def note(error: OSError) -> None:
+        name = os.path.relpath(error.filename, root)
+        closed.append(Skipped(name, f"folder cannot be read: {error.strerror}"))
+
+    seen = set()
+    for place, folders, files in os.walk(root, followlinks=True, onerror=note):
+        state = os.stat(place)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = Path(place).relative_to(root)
+        yield from ((below / name).as_posix() for name in files if not name.startswith("."))
+
+
+def _levels(folder: Path) -> Iterator[str]:
+    """Names of files below a folder, one level after another; folders as empty names."""
+    level, seen = [os.fspath(folder)], set()
+    while level:
+        deeper = []
+        for place in level:
+            try:
+                state = os.stat(place)
+                if (state.st_dev, state.st_ino) in seen:
+                    continue
+                seen.add((state.st_dev, state.st_ino))
+                with os.scandir(place) as entries:
+                    for entry in entries:
+                        if entry.name.startswith("."):
+                            continue
+                        if entry.is_dir():
+                            deeper.append(entry.path)
+                        yield "" if entry.is_dir() else entry.name
+            except OSError:  # the listing will say what cannot be read
+                continue
+        level = deeper
+
+
+def _divide(found: _Found, masks: Path | None) -> tuple[dict[str, _Key], dict[str, _Key]]:
+    """Volumes and masks with their keys; what lies in the folder `masks` is neither."""
+    images: dict[str, _Key] = {}
+    beside: dict[str, _Key] = {}
+    for name in found.names:
+        if masks is not None and (found.root / name).is_relative_to(masks):
+            continue
+        if (key := _without(name, MASK_FOLDERS)) is not None:
+            beside[name] = key
+        else:
+            images[name] = _without(name, IMAGE_FOLDERS) or _Key("", _stem(name))
+    volumes = set(images.values())
+    for name, key in list(images.items()):
+        bare = _bare(key)
+        if bare != key and (masks is None or bare in volumes):
+            beside[name] = images.pop(name)
+    return images, beside
+
+
+def _match(
+    masks: dict[str, _Key], owners: dict[_Key, list[str]], bad: list[Skipped], *, loosely: bool = False
+) -> dict[str, str]:
+    """The mask of each volume that has one; masks without a volume are noted in `bad`.
+
+    loosely: go by the file's name alone, where the path fits no volume and the name one.
+    """
+    matched: dict[str, str] = {}
+    by_name: dict[str, list[str]] = {}
+    for key, names in owners.items():
+        by_name.setdefault(_last(key), []).extend(names)
+    for mask, key in sorted(masks.items()):
+        fits = _owners_of(key, owners)
+        if not fits and loosely:
+            fits = by_name.get(_last(key)) or by_name.get(_last(_bare(key))) or []
+        if not fits:
+            bad.append(Skipped(mask, "a mask without a volume: no volume of that name is there"))
+        elif len(fits) > 1:
+            raise UsageError(f"the mask {mask} fits {len(fits)} volumes ({', '.join(fits[:3])}): rename them")
+        elif (other := matched.setdefault(fits[0], mask)) != mask:
+            raise UsageError(f"{fits[0]} has two masks, {other} and {mask}: remove one of them")
+    return matched
+
+
+def _owners_of(key: _Key, owners: dict[_Key, list[str]]) -> list[str]:
+    for wanted in (key, _bare(key)):
+        if fits := owners.get(wanted):
+            return fits
+        if fits := owners.get(wanted._replace(path=f"{wanted.path}_0000")):
+            if second := owners.get(wanted._replace(path=f"{wanted.path}_0001")):
+                raise UsageError(
+                    f"{fits[0]} and {second[0]} are channels of one volume: stack them along a fourth axis "
+                    "in one file"
+                )
+            return fits
+    return []
+
+
+def _splits(keys: list[_Key], with_mask: set[str], names: list[str]) -> dict[str, np.ndarray]:
+    first = [key.path.split("/")[0].lower() if "/" in key.path else "" for key in keys]
+    if len(set(first)) > 1 and set(first) <= SPLITS.keys():
+        of = np.array([SPLITS[folder] for folder in first])
+    elif any(key.part and name in with_mask for key, name in zip(keys, names, strict=True)):
+        of = np.array([key.part or "train" for key in keys])
+    else:
+        return {}
+    return {split: np.flatnonzero(of == split) for split in dict.fromkeys(SPLITS.values()) if split in of}
+
+
+def _without(name: str, known: dict[str, str]) -> _Key | None:
+    """The key of a file in one of these folders; None if it lies in none."""
+    parts = _stem(name).split("/")
+    for level, folder in enumerate(parts[:-1]):
+        if folder.lower() in known:
+            return _Key(known[folder.lower()], "/".join(parts[:level] + parts[level + 1 :]))
+    return None
+
+
+def _bare(key: _Key) -> _Key:
+    """The key without the suffix of a mask."""
+    for suffix in MASK_SUFFIXES:
+        if key.path.endswith(suffix) and not f"/{key.path}".endswith(f"/{suffix}"):
+            return key._replace(path=key.path.removesuffix(suffix))
+    return key
+
+
+def _state(path: Path) -> bytes:
+    try:
+        state = path.stat()
+    except OSError:  # reading it will say what is wrong
+        return os.fsencode(path)
+    return os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}".encode()
+
+
+def _stem(name: str) -> str:
+    return name[: len(name) - len(extension_of(name))]
+
+
+def _last(key: _Key) -> str:
+    return key.path.rpartition("/")[2]
+
+
+def _read_classes(folder: Path) -> dict[int, str]:
+    """Names by label value from a Decathlon's `dataset.json`, or nnU-Net's, which is the other way round.
+
+    Empty if there is no such file, or if it names regions.
+    """
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return {}
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8-sig")).get("labels", {})
+        if any(isinstance(value, list) for value in labels.values()):
+            return {}  # regions, which are unions of classes
+        pairs = [(value, key) if isinstance(value, int) else (key, value) for key, value in labels.items()]
+        return {int(value): str(name) for value, name in pairs}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        cause = str(error).splitlines()[0]
+        raise UsageError(f"{path}: its labels cannot be read ({cause}); mend or remove it") from None

@@ -1,0 +1,1 @@
+"""Classes from few labels and many samples without."""

@@ -1,0 +1,1 @@
+"""Clusters and prototypes are the classes to be learned."""

@@ -1,0 +1,1 @@
+"""Slices of volumes and images together, then volumes."""

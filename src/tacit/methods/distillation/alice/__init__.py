@@ -1,0 +1,1 @@
+"""Alice: the same place of the body in two patients."""

@@ -1,0 +1,1 @@
+"""Masks from few labels and many samples without."""

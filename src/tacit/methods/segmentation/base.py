@@ -1,0 +1,168 @@
+"""What methods that learn masks share: a head, patches of turned volumes, supervision, what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tacit.batch import Batch, Step
+from tacit.data.source import UNLABELLED, Sample, Source
+from tacit.data.volume.volumes import VolumeSample
+from tacit.encoders.card import card_of
+from tacit.encoders.pyramid import pyramid_of
+from tacit.errors import UsageError
+from tacit.losses.segmentation import segmentation_loss
+from tacit.methods.base import Method
+from tacit.methods.recipe import Recipe
+from tacit.rng import Rng
+from tacit.views.volume import Turn
+
+SSL4MIS = Recipe(
+    optimizer="momentum",  # timm's sgd is Nesterov's
+    lr=0.01,
+    weight_decay=1e-4,
+    batch_size=2,
+    epochs=150,
+    schedule="poly",
+    source="SGD with momentum 0.9, lr 0.01 (1 - t/T)^0.9, weight decay 1e-4, 2 labelled and 2 unlabelled "
+    "patches a step: the released benchmark SSL4MIS, whose 30,000 steps are 300 passes over 200 volumes; 150 "
+    "passes are our choice",
+)
+
+
+Network = tuple[Any, nn.Module]
+"""An encoder that gives maps, and its head."""
+
+
+class Views(NamedTuple):
+    """All random choices of a step.
+
+    labelled: (L, C, X, Y, Z) float32. target: (L, X, Y, Z) int64. unlabelled: (U, C, X, Y, Z) float32.
+    rng: where noise is drawn from when a pass needs it, so that many noisy copies are never held at once; it
+    is a function of seed and step. drawn: what a method has drawn besides, by its own names.
+    """
+
+    labelled: Tensor
+    target: Tensor
+    unlabelled: Tensor
+    rng: Rng
+    drawn: dict[str, Tensor]
+
+    @property
+    def both(self) -> Tensor:
+        """(L + U, C, X, Y, Z), the labelled ones first."""
+        return torch.cat([self.labelled, self.unlabelled])
+
+
+class Segmentation(Method):
+    """A network that gives each voxel a class: L = supervised + what the method makes of unlabelled volumes.
+
+    Supervised is 0.5 (cross-entropy + soft Dice) of the labelled patches. The network is an encoder that
+    gives full-resolution maps (`forward_pyramid`) with a 1x1x1 convolution on them. As in the published
+    methods labelled and unlabelled patches pass through it as one batch, so that BatchNorm sees both.
+
+    turn: whether a volume is turned by a random multiple of 90 degrees in the x-y plane and flipped along x
+    or y before a patch is cut out of it.
+    """
+
+    modality = "volume"
+    learns_labels = True
+    learns_masks = True
+    accumulates = False  # Dice and the means over confident voxels are ratios over the batch
+    recipe = SSL4MIS
+    default_encoder = "tacit/vnet"
+    background: ClassVar[bool] = (
+        True  # whether soft Dice counts the background, where there are more than 2 classes
+    )
+
+    head: nn.Module
+
+    def __init__(self, encoder: nn.Module, *, turn: bool = True) -> None:
+        super().__init__(encoder)
+        pyramid_of(encoder)
+        self.turn = turn
+
+    def prepare(self, source: Source) -> None:
+        """Put a head for the source's classes on the encoder."""
+        if source.spec.target != "mask" or len(source.spec.classes) < 2:
+            raise UsageError(
+                f"{type(self).__name__} learns masks of two classes or more, and the data have none"
+            )
+        self.classes = len(source.spec.classes)
+        self.head = self.make_head()
+
+    def make_head(self) -> nn.Module:
+        """A 1x1x1 convolution from the finest maps to the classes."""
+        return nn.Conv3d(pyramid_of(self.encoder).pyramid_features[-1], self.classes, 1)
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Sides (X, Y, Z) of what the network sees."""
+        return card_of(self.encoder).patch
+
+    def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """A random patch of the turned volume, and of its mask if it is labelled."""
+        assert isinstance(sample, VolumeSample)
+        turn = Turn.draw(rng) if self.turn else Turn()
+        shape = turn.shape(sample.volume.shape)
+        start = [_start(side, patch, rng) for side, patch in zip(shape, self.patch, strict=True)]
+        return self.crop(sample, turn, start)
+
+    def crop(self, sample: VolumeSample, turn: Turn, start: Sequence[int], **extra: Tensor) -> Sample:
+        """The patch that begins at `start` of the turned volume."""
+        volume = sample.volume
+        box = turn.box(start, self.patch, volume.shape)
+        mask = None if sample.label == UNLABELLED else turn.apply(volume.read_mask(*box))
+        data = turn.apply(volume.read(*box))
+        return Sample(data, sample.index, sample.label, sample.name, extra, mask)
+
+    def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
+        """The patches as they were cut."""
+        if batch.labelled is None or batch.target is None:
+            raise UsageError(f"{type(self).__name__} learns from masks, and the batch has none")
+        noise = rng("noise of", int(batch.index[0]))  # parts and processes of a step have other samples
+        return Views(batch.labelled, batch.target, batch.unlabelled, noise, self.draw(batch, rng))
+
+    def draw(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+        """What a method draws beyond the patches."""
+        return {}
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, classes, X, Y, Z), by the network that is kept."""
+        return run_network((self.encoder, self.head), x)
+
+    def supervised(self, logits: Tensor, views: Views) -> Tensor:
+        """Of logits whose first rows are the labelled patches."""
+        return segmentation_loss(logits[: len(views.labelled)], views.target, background=self.background)
+
+    @torch.no_grad()
+    def predict_logits(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, classes, X, Y, Z) in eval mode, by the network that is evaluated."""
+        mode = self.training
+        try:
+            return self.eval().evaluated_logits(x)
+        finally:
+            self.train(mode)
+
+    def evaluated_logits(self, x: Tensor) -> Tensor:
+        """By the network that `finish` keeps."""
+        return self.logits(x)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """(B, C, X, Y, Z) -> (B, classes, X, Y, Z) probabilities in eval mode."""
+        return self.predict_logits(x).softmax(1)
+
+
+def run_network(network: Network, x: Tensor) -> Tensor:
+    """(B, C, X, Y, Z) -> (B, classes, X, Y, Z) by an encoder and its head."""
+    encoder, head = network
+    return head(encoder.forward_pyramid(x)[-1])
+
+
+def _start(side: int, patch: int, rng: np.random.Generator) -> int:
+    """A uniform start of a patch inside a side; a side that is too short is centred."""
+    return int(rng.integers(side - patch + 1)) if side > patch else -((patch - side) // 2)
