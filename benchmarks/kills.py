@@ -26,6 +26,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from tacit.methods.registry import own_methods
+
 METHODS: dict[str, dict[str, Any]] = {
     "simclr": {},
     "dcl": {},
@@ -67,7 +69,10 @@ def server() -> ForkServerContext:
     """A context whose processes start with everything imported."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["tacit.training.fit", *(f"tacit.methods.{name}" for name in METHODS)])
+    known = own_methods()
+    context.set_forkserver_preload(
+        ["tacit.training.fit", *(known[name].where.partition(":")[0] for name in METHODS)]
+    )
     return context
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Modality = Literal["image", "volume", "recording", "series", "connectome", "pose"]
+Target = Literal["class", "mask", "value", "keypoints"]
+"""Kind of what is known of a labelled sample."""
 
 
 @dataclass(slots=True)

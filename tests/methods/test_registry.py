@@ -1,4 +1,6 @@
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -6,21 +8,33 @@ from importlib.metadata import EntryPoint
 import docstring_parser
 import pytest
 
+import tacit.methods
 from tacit.errors import TacitError, UsageError
 from tacit.methods import registry
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 
 
-@pytest.mark.parametrize("slug", registry.METHODS)
+@pytest.mark.parametrize("slug", registry.own_methods())
 def test_each_entry_is_a_method_that_documents_every_option(slug):
     found = registry.method_class(slug)
     assert issubclass(found, Method)
-    assert registry.METHODS[slug].modality == found.modality
-    assert registry.METHODS[slug].paper in inspect.getdoc(found)
+    entry = registry.own_methods()[slug]
+    for name in ("title", "paper", "modality", "learns", "beside", "baseline"):
+        assert getattr(entry, name) == getattr(found, name), name
+    assert found.slug == slug
+    assert entry.title
+    assert entry.paper in inspect.getdoc(found)
     assert found.recipe.source
     documented = {p.arg_name for p in docstring_parser.parse(inspect.getdoc(found)).params if p.description}
     assert documented == set(inspect.signature(found).parameters)
+
+
+def test_every_class_with_a_slug_is_listed():
+    modules = pkgutil.walk_packages(tacit.methods.__path__, "tacit.methods.")
+    members = [vars(importlib.import_module(module.name)).values() for module in modules]
+    found = {c for values in members for c in values if isinstance(c, type) and issubclass(c, Method)}
+    assert {c.__dict__["slug"] for c in found if c.__dict__.get("slug")} == set(registry.own_methods())
 
 
 def test_an_unknown_method_gets_the_nearest_name():

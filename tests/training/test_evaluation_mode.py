@@ -4,15 +4,13 @@ import pytest
 import torch
 
 import tacit
-from tacit.methods.registry import METHODS
+from tacit.methods.registry import own_methods
 from tacit.training import finishing
 from tacit.training import fit as fit_module
 
 CPU = torch.device("cpu")
 SLUGS = [
-    slug
-    for slug, entry in METHODS.items()
-    if entry.learns_from in ("both", "labels") and entry.modality == "image"
+    slug for slug, entry in own_methods().items() if entry.learns == "class" and entry.modality == "image"
 ]
 
 

@@ -19,7 +19,7 @@ from tacit.evaluation.classifier import load_classifier
 from tacit.evaluation.mask_probe import MaskProbe
 from tacit.methods.distillation.alice import mining
 from tacit.methods.distillation.alice.anatomy_training import train_matcher
-from tacit.methods.registry import METHODS
+from tacit.methods.registry import own_methods
 from tacit.methods.segmentation.supervised_segmentation import SupervisedSegmentation
 from tacit.rng import Rng
 from tacit.training import fit as fit_module
@@ -31,8 +31,7 @@ pytest.importorskip("monai")
 NET = "tacit/unet3d?width=4&depth=3"
 TINY = {"encoder": NET, "device": "cpu", "quiet": True, "epochs": 1, "patch": (16, 16, 16), "batch_size": 2}
 ALICE = {"miner_steps": 2, "mask_block": 8, "prototypes": 16, "hidden": 16, "bottleneck": 8}
-SLUGS = [slug for slug, entry in METHODS.items() if entry.family == "segmentation"]
-SLUGS.append("supervised-segmentation")
+SLUGS = [slug for slug, entry in own_methods().items() if entry.family == "segmentation"]
 
 
 @pytest.fixture(scope="module")

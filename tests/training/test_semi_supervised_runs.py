@@ -13,15 +13,13 @@ from tacit.cli.main import main
 from tacit.data.open import open_source
 from tacit.encoders.card import attach_card
 from tacit.methods.classification.fixmatch import FixMatch
-from tacit.methods.registry import METHODS
+from tacit.methods.registry import own_methods
 from tacit.rng import Rng, seeded
 from tacit.training import fit as fit_module
 
 TINY = {"encoder": "tacit/convnet?width=4", "device": "cpu", "quiet": True, "epochs": 1}
 SLUGS = [
-    slug
-    for slug, entry in METHODS.items()
-    if entry.learns_from in ("both", "labels") and entry.modality == "image"
+    slug for slug, entry in own_methods().items() if entry.learns == "class" and entry.modality == "image"
 ]
 
 

@@ -18,7 +18,7 @@ from tacit.data.budget import group_split
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
-from tacit.methods.registry import method_class
+from tacit.methods.registry import baseline_of, method_class
 from tacit.rng import Rng
 from tacit.training.ingredients import check_fit
 from tacit.training.views import say, views_of
@@ -214,12 +214,13 @@ def _open(parameters: Mapping[str, Any]) -> Source:
 def _methods(words: str | Sequence[str]) -> list[str]:
     names = [w.strip() for w in words.split(",")] if isinstance(words, str) else list(words)
     for name in names:
-        if not method_class(name).learns_labels:
+        learns = method_class(name)
+        if learns.learns is None:
             raise UsageError(f"{name} learns no labels, so it has no curve; see tacit methods")
-        if method_class(name).learns_masks:
+        if learns.learns == "mask":
             raise UsageError(
                 f"{name} learns masks, and curves compare methods for classes: run tacit fit {name} and "
-                "tacit fit supervised-segmentation with the same --labelled and --seed instead"
+                f"tacit fit {baseline_of(learns)} with the same --labelled and --seed instead"
             )
     return list(dict.fromkeys([BASELINE, *names]))
 

@@ -45,8 +45,8 @@ def run(argv: Sequence[str]) -> None:
     if summary is not None and summary.above is not None:
         print(summary.lines()[-1])
         return
-    if learns.learns_labels:
-        target = "FOLDER" if learns.learns_masks else "FILE.csv"
+    if learns.learns is not None:
+        target = "FOLDER" if learns.learns == "mask" else "FILE.csv"
         print(f"next:    tacit predict {result.quoted} --data WHERE --out {target}")
         return
     if hasattr(result.encoder(), "forward_pyramid"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.batch import Batch, Modality
+from tacit.batch import Batch, Modality, Target
 from tacit.data.names import Chosen
 
 UNLABELLED = -1
@@ -29,7 +29,7 @@ class Spec:
     modality: Modality
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
-    target: Literal["class", "mask"] = "class"
+    target: Target = "class"
 
 
 class Skipped(NamedTuple):

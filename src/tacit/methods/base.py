@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Modality, Step
+from tacit.batch import Batch, Modality, Step, Target
 from tacit.data.source import Sample, Source
 from tacit.encoders.card import card_of
 from tacit.methods.recipe import Recipe
@@ -26,15 +26,18 @@ class Method(nn.Module):
     state that must survive a killed run is in parameters and buffers.
     """
 
+    # literals, which the list of methods reads without importing the file
+    slug: ClassVar[str] = ""  # its name on the command line; a class without one is not listed
+    title: ClassVar[str] = ""  # the idea in one line
+    paper: ClassVar[str] = ""  # arXiv number, or author and year
     modality: ClassVar[Modality] = "image"
-    recipe: ClassVar[Recipe]
-    learns_labels: ClassVar[bool] = False  # whether its batches have a labelled part
-    learns_masks: ClassVar[bool] = False  # whether the labels are masks
-    learns_images: ClassVar[bool] = False  # whether images of a second source may stand beside volumes
-    accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
-
+    learns: ClassVar[Target | None] = None  # kind of its labels; None: its batches have no labelled part
+    beside: ClassVar[Modality | None] = None  # kind of a second source that its steps can have
     baseline: ClassVar[bool] = False  # whether it learns from the labels alone
-    paper: ClassVar[Mapping[str, Any]] = {}  # options of the published setting where the defaults differ
+
+    recipe: ClassVar[Recipe]
+    accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
+    published: ClassVar[Mapping[str, Any]] = {}  # options of the published setting where the defaults differ
 
     default_encoder: ClassVar[str] = "timm/resnet18"
     rests: ClassVar[bool] = False  # whether some trained parameters get no gradient in some steps

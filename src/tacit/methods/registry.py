@@ -1,12 +1,17 @@
-"""All methods by slug, without importing any of them until one is wanted."""
+"""All methods by slug, read from their files without importing any of them until one is wanted."""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from tacit.errors import TacitError, unknown
 
@@ -14,232 +19,110 @@ if TYPE_CHECKING:
     from tacit.methods.base import Method
 
 ENTRY_POINTS = "tacit.methods"
+_HERE = Path(__file__).parent
+_SAID = ("slug", "title", "paper", "modality", "learns", "beside", "baseline")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the list of methods. `where` is `module:Class`."""
+    """One line of the list of methods. `where` is `module:Class`, `family` the folder of its file."""
 
     where: str
-    title: str
     family: str
-    modality: str
-    learns_from: str = "unlabelled"
+    title: str = ""
     paper: str = ""
+    modality: str = "image"
+    learns: str | None = None
+    beside: str | None = None
+    baseline: bool = False
+
+    @property
+    def learns_from(self) -> str:
+        """In a word: unlabelled, both or labels."""
+        if self.learns is None:
+            return "unlabelled"
+        return "labels" if self.baseline else "both"
 
 
-METHODS: dict[str, Entry] = {
-    "simclr": Entry(
-        "tacit.methods.contrastive.simclr:SimCLR",
-        "Contrastive learning of two views (InfoNCE)",
-        "contrastive",
-        "image",
-        paper="arXiv 2002.05709",
-    ),
-    "dcl": Entry(
-        "tacit.methods.contrastive.dcl:DCL",
-        "Decoupled contrastive learning",
-        "contrastive",
-        "image",
-        paper="arXiv 2110.06848",
-    ),
-    "dclw": Entry(
-        "tacit.methods.contrastive.dcl:DCLW",
-        "Decoupled contrastive learning, weighted",
-        "contrastive",
-        "image",
-        paper="arXiv 2110.06848",
-    ),
-    "moco": Entry(
-        "tacit.methods.contrastive.moco:MoCo",
-        "Momentum contrast with a queue of keys (v2)",
-        "contrastive",
-        "image",
-        paper="arXiv 2003.04297",
-    ),
-    "nnclr": Entry(
-        "tacit.methods.contrastive.nnclr:NNCLR",
-        "Nearest neighbours as positives",
-        "contrastive",
-        "image",
-        paper="arXiv 2104.14548",
-    ),
-    "swav": Entry(
-        "tacit.methods.clustering.swav:SwAV",
-        "Views predict each other's prototypes",
-        "clustering",
-        "image",
-        paper="arXiv 2006.09882",
-    ),
-    "deepcluster": Entry(
-        "tacit.methods.clustering.deepcluster:DeepClusterV2",
-        "Clusters of one epoch are the classes of the next (v2)",
-        "clustering",
-        "image",
-        paper="arXiv 2006.09882",
-    ),
-    "semixup": Entry(
-        "tacit.methods.classification.semixup:Semixup",
-        "Consistency in and out of the manifold, for grading",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 2003.01944",
-    ),
-    "supervised": Entry(
-        "tacit.methods.classification.supervised:Supervised",
-        "The labels alone, the same steps: the baseline",
-        "baseline",
-        "image",
-        learns_from="labels",
-    ),
-    "pseudo-label": Entry(
-        "tacit.methods.classification.pseudo_label:PseudoLabel",
-        "Confident predictions become labels",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="Lee, 2013",
-    ),
-    "pi-model": Entry(
-        "tacit.methods.classification.pi_model:PiModel",
-        "Two views, one prediction",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 1610.02242",
-    ),
-    "mean-teacher": Entry(
-        "tacit.methods.classification.mean_teacher:MeanTeacher",
-        "The student follows its own average",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 1703.01780",
-    ),
-    "ict": Entry(
-        "tacit.methods.classification.ict:ICT",
-        "Predictions between samples are interpolated",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 1903.03825",
-    ),
-    "mixmatch": Entry(
-        "tacit.methods.classification.mixmatch:MixMatch",
-        "Sharpened guesses, everything mixed",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 1905.02249",
-    ),
-    "fixmatch": Entry(
-        "tacit.methods.classification.fixmatch:FixMatch",
-        "A weak view labels the strong one",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 2001.07685",
-    ),
-    "flexmatch": Entry(
-        "tacit.methods.classification.fixmatch:FlexMatch",
-        "FixMatch with a threshold per class",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 2110.08263",
-    ),
-    "freematch": Entry(
-        "tacit.methods.classification.freematch:FreeMatch",
-        "FixMatch with thresholds that adapt",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 2205.07246",
-    ),
-    "softmatch": Entry(
-        "tacit.methods.classification.freematch:SoftMatch",
-        "FixMatch with weights, no threshold",
-        "semi-supervised",
-        "image",
-        learns_from="both",
-        paper="arXiv 2301.10921",
-    ),
-    "tracoco": Entry(
-        "tacit.methods.segmentation.tracoco:TraCoCo",
-        "Shifted patches agree, two networks teach each other",
-        "segmentation",
-        "volume",
-        learns_from="both",
-        paper="arXiv 2203.14523",
-    ),
-    "cps": Entry(
-        "tacit.methods.segmentation.cps:CPS",
-        "Cross pseudo supervision of two networks",
-        "segmentation",
-        "volume",
-        learns_from="both",
-        paper="arXiv 2106.01226",
-    ),
-    "mean-teacher-segmentation": Entry(
-        "tacit.methods.segmentation.mean_teacher_segmentation:MeanTeacherSegmentation",
-        "The student follows its own average, for masks",
-        "segmentation",
-        "volume",
-        learns_from="both",
-        paper="arXiv 1703.01780",
-    ),
-    "ua-mt": Entry(
-        "tacit.methods.segmentation.mean_teacher_segmentation:UAMT",
-        "Mean Teacher where the teacher is sure",
-        "segmentation",
-        "volume",
-        learns_from="both",
-        paper="arXiv 1907.07034",
-    ),
-    "urpc": Entry(
-        "tacit.methods.segmentation.urpc:URPC",
-        "The scales of one network agree",
-        "segmentation",
-        "volume",
-        learns_from="both",
-        paper="arXiv 2012.07042",
-    ),
-    "supervised-segmentation": Entry(
-        "tacit.methods.segmentation.supervised_segmentation:SupervisedSegmentation",
-        "The masks alone: the baseline, and fine-tuning",
-        "baseline",
-        "volume",
-        learns_from="labels",
-    ),
-    "alice": Entry(
-        "tacit.methods.distillation.alice.alice:Alice",
-        "The same place in another patient is the positive",
-        "volumes",
-        "volume",
-        paper="arXiv 2302.05615",
-    ),
-    "joint-image-volume": Entry(
-        "tacit.methods.clustering.joint_image_volume.joint_image_volume:JointImageVolume",
-        "Slices and images are clustered, slices guessed, volumes clustered",
-        "volumes",
-        "volume",
-        paper="arXiv 2212.01893",
-    ),
-}
+@cache
+def own_methods() -> Mapping[str, Entry]:
+    """Ours by slug: every class below a folder of this one that has the literal `slug`."""
+    found = {}
+    for path in sorted(_HERE.glob("*/**/*.py")):
+        if "\n    slug = " not in path.read_text(encoding="utf-8"):
+            continue
+        for name, node in _classes(path).items():
+            if "slug" in _literals(node):
+                said, inside = _said(path, name), path.relative_to(_HERE)
+                where = ".".join(("tacit", "methods", *inside.with_suffix("").parts))
+                slug = said.pop("slug")
+                found[slug] = Entry(f"{where}:{name}", inside.parts[0], **said)
+    return MappingProxyType(found)
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _classes(path: Path) -> dict[str, ast.ClassDef]:
+    return {node.name: node for node in _parsed(path).body if isinstance(node, ast.ClassDef)}
+
+
+def _said(path: Path, name: str) -> dict[str, Any]:
+    """What a class says in literals, or else the classes that it is made of."""
+    node = _classes(path)[name]
+    said: dict[str, Any] = {}
+    for base in reversed([base.id for base in node.bases if isinstance(base, ast.Name)]):
+        for place in _places(path, base):
+            said |= _said(place, base)
+    return said | _literals(node)
+
+
+def _places(path: Path, name: str) -> Iterator[Path]:
+    """The file below this folder in which a class is written whose name is known in `path`, if any."""
+    if name in _classes(path):
+        yield path
+        return
+    for node in _parsed(path).body:
+        if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
+            continue
+        words = (node.module or "").split(".")
+        if words[:2] == ["tacit", "methods"]:
+            yield _HERE.joinpath(*words[2:]).with_suffix(".py")
+
+
+def _literals(node: ast.ClassDef) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    for line in node.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
+            names = [target.id for target in line.targets if isinstance(target, ast.Name)]
+            said |= {name: line.value.value for name in names if name in _SAID}
+    return said
+
+
+def baseline_of(method: type[Method]) -> str | None:
+    """Slug of the method that learns from the same kind of labels alone, if there is one."""
+    alike = [
+        slug
+        for slug, entry in own_methods().items()
+        if entry.baseline and (entry.modality, entry.learns) == (method.modality, method.learns)
+    ]
+    return alike[0] if alike else None
 
 
 def all_methods() -> dict[str, Entry]:
     """Ours and those of installed packages with an entry point in the group `tacit.methods`.
 
-    A third party's class may describe itself with class attributes `title`, `family`, `paper`; they
-    are read only when the class is loaded, so that listing imports nothing.
+    A third party's class is not read before it is wanted, so that listing imports nothing.
     """
     others = {
-        point.name: Entry(point.value, f"from {point.dist.name if point.dist else 'a plugin'}", "-", "-")
+        point.name: Entry(
+            point.value, "-", f"from {point.dist.name if point.dist else 'a plugin'}", modality="-"
+        )
         for point in entry_points(group=ENTRY_POINTS)
     }
-    return {**others, **METHODS}
+    return {**others, **own_methods()}
 
 
 def method_class(slug: str) -> type[Method]:

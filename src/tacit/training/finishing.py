@@ -16,6 +16,7 @@ from tacit.evaluation.online import OnlineProbe
 from tacit.evaluation.segmenter import save_segmenter
 from tacit.methods.base import Method
 from tacit.methods.classification.base import SemiSupervised
+from tacit.methods.registry import baseline_of
 from tacit.methods.segmentation.base import Segmentation
 from tacit.report.page import write_report
 from tacit.rng import seeded
@@ -107,7 +108,7 @@ def choose(method: Method, probe: OnlineProbe, device: torch.device) -> dict[str
 
 def remedies(learner: Learner) -> tuple[str, ...]:
     """What is most likely to help a run that is below a floor, best first."""
-    if not learner.method.learns_labels:
+    if learner.method.learns is None:
         return ("--preset laptop", "more --epochs", "other --views", "more images")
     found = []
     volumes = learner.method.modality == "volume"
@@ -115,7 +116,6 @@ def remedies(learner: Learner) -> tuple[str, ...]:
         found.append("an encoder that has learned (--pretrain dcl, or --encoder with pretrained weights)")
     if learner.plan.total < FEW_STEPS:
         found.append(f"more steps (--epochs; these were {learner.plan.total})")
-    if not learner.method.baseline:
-        word = "supervised-segmentation" if volumes else "supervised"
-        found.append(f"the labels alone (tacit fit {word})")
+    if not learner.method.baseline and (slug := baseline_of(type(learner.method))):
+        found.append(f"the labels alone (tacit fit {slug})")
     return (*found, "more labels", "other views (--views)")

@@ -233,7 +233,7 @@ def fit(
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole
     beside = open_images(arguments, learns, whole)
-    teaching = teach(arguments, used, whole, train) if learns.learns_labels else None
+    teaching = teach(arguments, used, whole, train) if learns.learns is not None else None
     if teaching is not None:
         source = teaching.pool
     if checkpoint is not None:

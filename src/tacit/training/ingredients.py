@@ -95,7 +95,7 @@ def open_images(arguments: Mapping[str, Any], learns: type[Method], beside: Sour
     where = arguments["images"]
     if where is None:
         return None
-    if not learns.learns_images:
+    if not learns.beside:
         raise UsageError(f"{arguments['method']} learns from one source; --images is for joint-image-volume")
     images = open_source(
         where,
@@ -215,7 +215,7 @@ def check_fit(learns: type[Method], slug: str, source: Source) -> None:
     """
     kind = source.spec.modality
     if learns.modality == kind:
-        if learns.learns_masks and source.spec.target != "mask":
+        if learns.learns == "mask" and source.spec.target != "mask":
             raise UsageError(
                 f"{slug} learns masks, and the data have none: put them beside the volumes (labels/ beside "
                 "images/, or case_seg.nii.gz beside case.nii.gz), or name their folder with --masks"

@@ -40,7 +40,7 @@ def laptop(learns: type[Method], samples: int, side: int) -> dict[str, Any]:
 
     Chosen on validation parts, see docs/laptop.md.
     """
-    if learns.learns_labels:
+    if learns.learns is not None:
         batch = min(64, samples)
         encoder = "tacit/convnet" if side <= _SMALL else "tacit/convnet?depth=4"
         epochs = max(1, round(STEPS / max(1, samples // batch)))

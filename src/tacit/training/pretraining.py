@@ -33,7 +33,7 @@ def check_pretraining(arguments: Mapping[str, Any], learns: type[Method]) -> Non
     if slug is None:
         return
     first = method_class(slug)
-    if first.learns_labels:
+    if first.learns is not None:
         raise UsageError(f"--pretrain takes a self-supervised method, and {slug} learns labels")
     if first.modality != learns.modality:
         raise UsageError(
@@ -54,7 +54,7 @@ def check_before(arguments: Mapping[str, Any], learns: type[Method], recipe: Rec
     """
     whole, _ = open_data(arguments)
     check_fit(learns, arguments["method"], whole)
-    if learns.learns_labels:
+    if learns.learns is not None:
         train = whole.splits.get("train", np.arange(len(whole)))
         teach({**arguments, "quiet": True}, recipe, whole, train)
 

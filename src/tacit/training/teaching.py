@@ -119,15 +119,16 @@ def budget_of(arguments: Mapping[str, Any], whole: Source, train: np.ndarray) ->
 
 def refuse_label_options(arguments: Mapping[str, Any], learns: type[Method]) -> None:
     """A method without labels has no use for a budget, nor one that learns masks for labels per class."""
-    other, use = ("labels_per_class", "labelled") if learns.learns_masks else ("labelled", "labels_per_class")
-    if learns.learns_labels and arguments[other] is not None:
-        kind = "masks" if learns.learns_masks else "classes"
+    masks = learns.learns == "mask"
+    other, use = ("labels_per_class", "labelled") if masks else ("labelled", "labels_per_class")
+    if learns.learns is not None and arguments[other] is not None:
+        kind = "masks" if masks else "classes"
         raise UsageError(
             f"{arguments['method']} learns {kind}, so --{other.replace('_', '-')} means nothing to it: pass "
             f"--{use.replace('_', '-')}"
         )
     given = [name for name in _OPTIONS if arguments[name] is not None]
-    if given and not learns.learns_labels:
+    if given and learns.learns is None:
         raise UsageError(
             f"{arguments['method']} learns no labels, so --{given[0].replace('_', '-')} means nothing to it: "
             "leave it out, or choose a semi-supervised method (tacit methods)"

@@ -51,7 +51,7 @@ def options_for(
     """
     slug = arguments["method"]
     if learns.modality != "image" or arguments["recipe"] == "paper":
-        paper = learns.paper if arguments["recipe"] == "paper" else {}
+        paper = learns.published if arguments["recipe"] == "paper" else {}
         return complete_options(learns, slug, given, lambda name, own: paper.get(name, own)), None
     asked = arguments["views"]
     choice = Choice(asked or "greys", "") if source is None else views_of(source, asked)

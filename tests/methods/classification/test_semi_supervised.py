@@ -19,11 +19,11 @@ from tacit.methods.classification.supervised import mixed_cross_entropy
 from tacit.methods.parts.batch_norm import still_statistics
 from tacit.methods.parts.rows import rows_of
 from tacit.methods.parts.teacher import follow, frozen_copy
-from tacit.methods.registry import METHODS, method_class
+from tacit.methods.registry import method_class, own_methods
 from tacit.rng import Rng, seeded
 from tacit.views.warp import Warp
 
-SEMI = [slug for slug, entry in METHODS.items() if entry.family == "semi-supervised"]
+SEMI = [slug for slug, entry in own_methods().items() if entry.learns == "class" and not entry.baseline]
 TAUGHT = ["mean-teacher", "ict"]  # the average is a teacher that is asked while learning
 HALF = Step(50, 100, 0, 1)
 STILL = Warp(rotate=0, zoom=0, shift=0, noise=0)

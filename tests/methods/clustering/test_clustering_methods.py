@@ -12,14 +12,16 @@ from tacit.errors import UsageError
 from tacit.losses.clustering import cluster_cross_entropy, sinkhorn, swapped_prediction
 from tacit.methods.parts.assignments import Recent, SwappedAssignments
 from tacit.methods.parts.cluster_memory import ClusterMemory
-from tacit.methods.registry import METHODS, method_class
+from tacit.methods.registry import method_class, own_methods
 from tacit.rng import Rng, seeded
 from tacit.views.image import Augment
 from tacit.views.multicrop import multi_crop
 
 STEP = Step(20, 40, 2, 4)
 CLUSTERING = [
-    slug for slug, entry in METHODS.items() if entry.family == "clustering" and entry.modality == "image"
+    slug
+    for slug, entry in own_methods().items()
+    if entry.family == "clustering" and entry.modality == "image"
 ]
 OPTIONS = {
     "swav": {"hidden": 32, "projection": 16, "prototypes": 6, "small": 2},

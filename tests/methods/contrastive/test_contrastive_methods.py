@@ -14,11 +14,11 @@ from tacit.losses.contrastive import (
     nearest,
     npc_multiplier,
 )
-from tacit.methods.registry import METHODS, method_class
+from tacit.methods.registry import method_class, own_methods
 from tacit.rng import Rng, seeded
 
 STEP = Step(0, 10, 0, 1)
-CONTRASTIVE = [slug for slug, entry in METHODS.items() if entry.family == "contrastive"]
+CONTRASTIVE = [slug for slug, entry in own_methods().items() if entry.family == "contrastive"]
 OPTIONS = {"moco": {"queue": 20}, "nnclr": {"queue": 20, "hidden": 32, "prediction_hidden": 32}}
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
 

@@ -17,7 +17,7 @@ from tacit.encoders.unet import UNet3d
 from tacit.encoders.vnet import VNet
 from tacit.errors import UsageError
 from tacit.losses.segmentation import segmentation_loss
-from tacit.methods.registry import METHODS, method_class
+from tacit.methods.registry import method_class, own_methods
 from tacit.methods.segmentation.base import Views, run_network
 from tacit.methods.segmentation.cps import CPS
 from tacit.methods.segmentation.mean_teacher_segmentation import UAMT, MeanTeacherSegmentation
@@ -92,9 +92,9 @@ def test_the_published_network_with_its_head_has_the_published_size():
 
 
 def test_all_methods_for_masks_are_listed():
-    listed = {slug for slug, entry in METHODS.items() if entry.modality == "volume"}
+    listed = {slug for slug, entry in own_methods().items() if entry.modality == "volume"}
     assert {method_class(slug) for slug in listed} >= set(LEARNERS)
-    assert all(method_class(s).learns_masks for s in listed if METHODS[s].family == "segmentation")
+    assert all(own_methods()[s].learns == "mask" for s in listed if own_methods()[s].family == "segmentation")
 
 
 @pytest.mark.parametrize("kind", LEARNERS)

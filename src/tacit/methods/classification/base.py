@@ -66,9 +66,9 @@ class SemiSupervised(Method):
     trained network are graded on held-out labels and the better one is kept; without such labels the average.
     """
 
-    learns_labels = True
+    learns = "class"
     recipe = CLASSIC
-    paper: ClassVar[Mapping[str, Any]] = {"weak": NATURAL_WEAK, "strong": NATURAL_STRONG}
+    published: ClassVar[Mapping[str, Any]] = {"weak": NATURAL_WEAK, "strong": NATURAL_STRONG}
     unlabelled_views: ClassVar[tuple[View, ...]] = ()
 
     head: nn.Module

@@ -63,9 +63,13 @@ class FixMatch(SemiSupervised):
         strong: how a strong view is made.
     """
 
+    slug = "fixmatch"
+    title = "A weak view labels the strong one"
+    paper = "arXiv 2001.07685"
+
     recipe = MATCH
-    paper: ClassVar[Mapping[str, Any]] = {
-        **SemiSupervised.paper,
+    published: ClassVar[Mapping[str, Any]] = {
+        **SemiSupervised.published,
         "first_threshold": 0.95,
         "ramp_steps": 0,
     }
@@ -134,6 +138,10 @@ class FlexMatch(FixMatch):
         weak: how a weak view is made.
         strong: how a strong view is made.
     """
+
+    slug = "flexmatch"
+    title = "FixMatch with a threshold per class"
+    paper = "arXiv 2110.08263"
 
     selected: Tensor
     row: Tensor

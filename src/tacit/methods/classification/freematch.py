@@ -40,6 +40,10 @@ class FreeMatch(FixMatch):
         strong: how a strong view is made.
     """
 
+    slug = "freematch"
+    title = "FixMatch with thresholds that adapt"
+    paper = "arXiv 2205.07246"
+
     level: Tensor
     local: Tensor
     histogram: Tensor
@@ -104,6 +108,10 @@ class SoftMatch(FixMatch):
         weak: how a weak view is made.
         strong: how a strong view is made.
     """
+
+    slug = "softmatch"
+    title = "FixMatch with weights, no threshold"
+    paper = "arXiv 2301.10921"
 
     mean: Tensor
     variance: Tensor

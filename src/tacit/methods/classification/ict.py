@@ -41,7 +41,11 @@ class ICT(SemiSupervised):
         weak: how a view is made.
     """
 
-    paper: ClassVar[Mapping[str, Any]] = {**SemiSupervised.paper, "ramp_steps": 0}
+    slug = "ict"
+    title = "Predictions between samples are interpolated"
+    paper = "arXiv 1903.03825"
+
+    published: ClassVar[Mapping[str, Any]] = {**SemiSupervised.published, "ramp_steps": 0}
     unlabelled_views = ("weak",)
     accumulates = False  # parts of a batch are mixed within themselves
 

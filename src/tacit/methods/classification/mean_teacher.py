@@ -30,6 +30,10 @@ class MeanTeacher(SemiSupervised):
         weak: how a view is made.
     """
 
+    slug = "mean-teacher"
+    title = "The student follows its own average"
+    paper = "arXiv 1703.01780"
+
     unlabelled_views = ("weak", "weak")
 
     def __init__(

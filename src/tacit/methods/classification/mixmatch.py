@@ -45,6 +45,10 @@ class MixMatch(SemiSupervised):
         weak: how a view is made.
     """
 
+    slug = "mixmatch"
+    title = "Sharpened guesses, everything mixed"
+    paper = "arXiv 1905.02249"
+
     recipe = replace(
         CLASSIC,
         optimizer="adamw",
@@ -54,7 +58,7 @@ class MixMatch(SemiSupervised):
         source="Adam 0.002 with decoupled weight decay 0.02 lr, batch 64: the authors' code; 200 passes over "
         "the unlabelled images are our choice",
     )
-    paper: ClassVar[Mapping[str, Any]] = {**SemiSupervised.paper, "ramp": 1 / 64, "ramp_steps": 0}
+    published: ClassVar[Mapping[str, Any]] = {**SemiSupervised.published, "ramp": 1 / 64, "ramp_steps": 0}
     unlabelled_views = ("weak", "weak")
     accumulates = False  # parts of a batch are mixed within themselves
 

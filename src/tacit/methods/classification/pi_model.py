@@ -32,6 +32,10 @@ class PiModel(SemiSupervised):
         weak: how a view is made.
     """
 
+    slug = "pi-model"
+    title = "Two views, one prediction"
+    paper = "arXiv 1610.02242"
+
     unlabelled_views = ("weak", "weak")
 
     def __init__(

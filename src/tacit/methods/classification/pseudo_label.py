@@ -32,6 +32,10 @@ class PseudoLabel(SemiSupervised):
         weak: how a view is made.
     """
 
+    slug = "pseudo-label"
+    title = "Confident predictions become labels"
+    paper = "Lee, 2013"
+
     unlabelled_views = ("weak",)
 
     def __init__(

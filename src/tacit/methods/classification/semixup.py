@@ -59,6 +59,10 @@ class Semixup(SemiSupervised):
         weak: how a view is made.
     """
 
+    slug = "semixup"
+    title = "Consistency in and out of the manifold, for grading"
+    paper = "arXiv 2003.01944"
+
     recipe = Recipe(
         optimizer="adam",
         lr=1e-4,
@@ -68,7 +72,7 @@ class Semixup(SemiSupervised):
         source="the authors' code: Adam, lr 1e-4, no decay, 20 labelled and 20 unlabelled images, 500 passes "
         "over the labelled images (here over the unlabelled ones)",
     )
-    paper: ClassVar[Mapping[str, Any]] = {"weak": KNEE}
+    published: ClassVar[Mapping[str, Any]] = {"weak": KNEE}
     accumulates = False  # parts of a batch are mixed within themselves
 
     def __init__(

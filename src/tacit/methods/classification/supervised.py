@@ -33,6 +33,9 @@ class Supervised(SemiSupervised):
         weak: how a view is made.
     """
 
+    slug = "supervised"
+    title = "The labels alone, the same steps: the baseline"
+
     baseline = True
     recipe = replace(CLASSIC, source=f"the baseline of: {CLASSIC.source}")
 

@@ -55,6 +55,10 @@ class DeepClusterV2(MultiCrop):
         small_scale: smallest and largest area of small crops, as fractions of the image's.
     """
 
+    slug = "deepcluster"
+    title = "Clusters of one epoch are the classes of the next (v2)"
+    paper = "arXiv 2006.09882"
+
     recipe = Recipe(
         optimizer="lars",
         lr=0.3,

@@ -53,6 +53,10 @@ class SwAV(MultiCrop):
         small_scale: smallest and largest area of small crops, as fractions of the image's.
     """
 
+    slug = "swav"
+    title = "Views predict each other's prototypes"
+    paper = "arXiv 2006.09882"
+
     recipe = Recipe(
         optimizer="lars",
         lr=0.6,

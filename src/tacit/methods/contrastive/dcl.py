@@ -33,6 +33,10 @@ class DCL(TwoViews):
         augment: how a view is made.
     """
 
+    slug = "dcl"
+    title = "Decoupled contrastive learning"
+    paper = "arXiv 2110.06848"
+
     recipe = IMAGENET
     accumulates = False
 
@@ -76,6 +80,10 @@ class DCLW(DCL):
         detach_weight: whether the weights are constants for the gradient.
         augment: how a view is made.
     """
+
+    slug = "dclw"
+    title = "Decoupled contrastive learning, weighted"
+    paper = "arXiv 2110.06848"
 
     def __init__(
         self,

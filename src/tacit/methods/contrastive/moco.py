@@ -42,6 +42,10 @@ class MoCo(TwoViews):
         augment: how a view is made.
     """
 
+    slug = "moco"
+    title = "Momentum contrast with a queue of keys (v2)"
+    paper = "arXiv 2003.04297"
+
     recipe = Recipe(
         optimizer="momentum",
         lr=0.03,

@@ -41,6 +41,10 @@ class NNCLR(TwoViews):
         augment: how a view is made.
     """
 
+    slug = "nnclr"
+    title = "Nearest neighbours as positives"
+    paper = "arXiv 2104.14548"
+
     recipe = Recipe(
         optimizer="lars",
         lr=0.4,

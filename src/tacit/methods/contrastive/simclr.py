@@ -47,6 +47,10 @@ class SimCLR(TwoViews):
         augment: how a view is made.
     """
 
+    slug = "simclr"
+    title = "Contrastive learning of two views (InfoNCE)"
+    paper = "arXiv 2002.05709"
+
     recipe = IMAGENET
     accumulates = False  # the loss compares the images of one batch with each other
 

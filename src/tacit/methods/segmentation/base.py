@@ -70,8 +70,7 @@ class Segmentation(Method):
     """
 
     modality = "volume"
-    learns_labels = True
-    learns_masks = True
+    learns = "mask"
     accumulates = False  # Dice and the means over confident voxels are ratios over the batch
     recipe = SSL4MIS
     default_encoder = "tacit/vnet"

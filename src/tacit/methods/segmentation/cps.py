@@ -33,6 +33,10 @@ class CPS(CoTraining):
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
+    slug = "cps"
+    title = "Cross pseudo supervision of two networks"
+    paper = "arXiv 2106.01226"
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -57,6 +57,10 @@ class MeanTeacherSegmentation(Segmentation):
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
+    slug = "mean-teacher-segmentation"
+    title = "The student follows its own average, for masks"
+    paper = "arXiv 1703.01780"
+
     teacher: nn.ModuleList
 
     def __init__(
@@ -146,6 +150,10 @@ class UAMT(MeanTeacherSegmentation):
             out), the student, as in the released code, or the teacher.
         turn: whether volumes are turned and flipped in the x-y plane.
     """
+
+    slug = "ua-mt"
+    title = "Mean Teacher where the teacher is sure"
+    paper = "arXiv 1907.07034"
 
     recipe = _UA_MT
 

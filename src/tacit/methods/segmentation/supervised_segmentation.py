@@ -22,6 +22,9 @@ class SupervisedSegmentation(Segmentation):
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
+    slug = "supervised-segmentation"
+    title = "The masks alone: the baseline, and fine-tuning"
+
     baseline = True
     recipe = replace(SSL4MIS, source=f"the baseline of: {SSL4MIS.source}")
 

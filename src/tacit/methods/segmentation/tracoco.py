@@ -69,6 +69,10 @@ class TraCoCo(CoTraining):
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
+    slug = "tracoco"
+    title = "Shifted patches agree, two networks teach each other"
+    paper = "arXiv 2203.14523"
+
     recipe = _RECIPE
 
     def __init__(

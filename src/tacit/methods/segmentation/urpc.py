@@ -37,6 +37,10 @@ class URPC(Segmentation):
         turn: whether volumes are turned and flipped in the x-y plane.
     """
 
+    slug = "urpc"
+    title = "The scales of one network agree"
+    paper = "arXiv 2012.07042"
+
     dropout: ClassVar[tuple[float, ...]] = (0.5, 0.3, 0.2, 0.1)  # before the heads, coarse to fine
 
     def __init__(

@@ -99,6 +99,10 @@ class JointImageVolume(SlicesAndVolumes):
         changes: what views of volumes change.
     """
 
+    slug = "joint-image-volume"
+    title = "Slices and images are clustered, slices guessed, volumes clustered"
+    paper = "arXiv 2212.01893"
+
     recipe = Recipe(
         optimizer="lars",
         lr=0.01,

@@ -65,7 +65,7 @@ class SlicesAndVolumes(Method):
     """
 
     modality = "volume"
-    learns_images = True
+    beside = "image"
     default_encoder = "tacit/slices?image=timm/resnet50"
     rests = True
 

@@ -127,6 +127,10 @@ class Alice(Method):
             variance 0.01, anew for each network (the released code computes this and does not use it).
     """
 
+    slug = "alice"
+    title = "The same place in another patient is the positive"
+    paper = "arXiv 2302.05615"
+
     modality = "volume"
     default_encoder = "tacit/unet3d"
     recipe = Recipe(
