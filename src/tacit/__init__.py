@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from tacit.batch import Batch, Step
+    from tacit.batch import Batch, Samples, Step
     from tacit.battle.curve import curve
     from tacit.claims.run import claim
     from tacit.data.open import open_source
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Batch": "tacit.batch",
+    "Samples": "tacit.batch",
     "Step": "tacit.batch",
     "open_source": "tacit.data.open",
     "Sample": "tacit.data.source",
@@ -58,6 +59,7 @@ __all__ = [
     "Rng",
     "Run",
     "Sample",
+    "Samples",
     "Source",
     "Spec",
     "Step",

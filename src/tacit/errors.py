@@ -20,6 +20,12 @@ class UsageError(TacitError):
     exit_code = 2
 
 
+class Interrupted(TacitError):
+    """The user or the system asked to stop; what was done is saved. The exit code is 130 or 143."""
+
+    exit_code = 130
+
+
 class BadFile(TacitError):
     """One file cannot be used. `reason` says why, without the name."""
 

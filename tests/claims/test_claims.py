@@ -17,7 +17,7 @@ from tacit.claims.base import Setting, combined, verdict_on
 from tacit.claims.cells import Cells
 from tacit.claims.run import CLAIMS, as_table, claim, load_claim
 from tacit.cli.main import main
-from tacit.errors import TacitError, UsageError
+from tacit.errors import Interrupted, TacitError, UsageError
 from tacit.evaluation.statistics import Interval
 
 
@@ -72,6 +72,24 @@ def test_a_failed_cell_keeps_the_others(tmp_path):
     ):
         runner.run(noted, grid(tmp_path, 3, bad=1))
     assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+def stopping(parameters):
+    if parameters["x"] == 1:
+        error = Interrupted("stopped; go on with: tacit fit --resume --out somewhere")
+        error.exit_code = 143
+        raise error
+    return noted(parameters)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_cell_that_is_asked_to_stop_ends_the_experiment(tmp_path, jobs):
+    runner, _ = cells(tmp_path, jobs=jobs)
+    with pytest.raises(Interrupted, match="the same command goes on with the rest") as stopped:
+        runner.run(stopping, grid(tmp_path, 40))
+    assert stopped.value.exit_code == 143
+    if jobs == 1:  # others may be done by then
+        assert len(list((tmp_path / "cells").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

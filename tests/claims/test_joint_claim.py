@@ -183,7 +183,7 @@ def test_the_truth_is_that_of_the_masks_and_readings_are_the_encoders(tmp_path):
         assert truth.shown[i][first - 1] == OUTSIDE != truth.shown[i][first]
     encoder = build_encoder(joint._ENCODER, channels=1, patch=volumes.patch)
     readings = read_slices(encoder.train(), volumes)
-    patches = volumes.batch([2]).unlabelled
+    patches = volumes.batch([2]).data
     with torch.inference_mode():
         assert torch.from_numpy(readings.joined[2]) == pytest.approx(encoder.eval()(patches)[0], abs=1e-5)
         one = encoder.image(patches[..., 20])[0]

@@ -24,7 +24,7 @@ def test_digits():
     assert source.spec.classes == tuple("0123456789")
     expected = load_digits()
     np.testing.assert_array_equal(source.labels, expected.target)
-    values = source.batch(range(1797)).unlabelled[:, 0].numpy()
+    values = source.batch(range(1797)).data[:, 0].numpy()
     # 16 is white; 4 x 255 / 16 = 63.75
     assert [set(values[expected.images == ink]) for ink in (0, 4, 16)] == [{0}, {64}, {255}]
     assert source.batch([3]).extra["true_size"].tolist() == [[8, 8]]
@@ -45,8 +45,8 @@ def test_mnist5k():
     source = open_source("mnist5k")
     assert source.spec.shape == (1, 28, 28)
     assert np.bincount(source.labels).tolist() == [500] * 10
-    assert source.batch(range(5000)).unlabelled.max() == 255
-    assert 30 < source.batch(range(0, 5000, 50)).unlabelled.float().mean() < 37  # MNIST's mean is 33.3
+    assert source.batch(range(5000)).data.max() == 255
+    assert 30 < source.batch(range(0, 5000, 50)).data.float().mean() < 37  # MNIST's mean is 33.3
 
 
 def test_a_packaged_name_goes_before_a_folder(here):

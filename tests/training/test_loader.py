@@ -57,8 +57,8 @@ def test_the_loader_delivers_the_planned_samples_and_cuts_in_the_workers(workers
         StepData(Numbers(10), rng, None), StepSampler(plan, rng), workers=workers, pin_memory=False
     )
     for batch, (_, index) in zip(loader, drawn(plan), strict=True):
-        assert batch.index.tolist() == index
-        assert batch.unlabelled.flatten().tolist() == index
+        assert batch.unlabelled.index.tolist() == index
+        assert batch.unlabelled.data.flatten().tolist() == index
 
 
 def add_noise(sample, rng: np.random.Generator):
@@ -68,9 +68,9 @@ def add_noise(sample, rng: np.random.Generator):
 def test_cut_is_a_function_of_the_sample_and_the_step():
     data, index = StepData(Numbers(10), Rng.of(0), add_noise), torch.tensor([3, 5])
     first, again = data[(8, index)], data[(8, index.flip(0))]
-    assert torch.equal(first.unlabelled.flip(0), again.unlabelled)
-    assert not torch.equal(first.unlabelled, data[(9, index)].unlabelled)
-    fraction = first.unlabelled.flatten() - torch.tensor([3.0, 5.0])
+    assert torch.equal(first.unlabelled.data.flip(0), again.unlabelled.data)
+    assert not torch.equal(first.unlabelled.data, data[(9, index)].unlabelled.data)
+    fraction = first.unlabelled.data.flatten() - torch.tensor([3.0, 5.0])
     assert ((fraction > 0) & (fraction < 1)).all()
 
 
@@ -107,9 +107,10 @@ def test_labelled_samples_and_images_stand_beside_the_unlabelled_ones():
     for at in StepSampler(plan, rng, streams=data.streams):
         batch = data[at]
         assert len(batch) == 4
-        assert sorted(batch.labelled.flatten().tolist()) == [2.0, 5.0]
-        assert batch.target.tolist() == [0 if x == 2 else 1 for x in batch.labelled.flatten()]
-        assert batch.extra["images"].shape == (3, 1, 1, 1)
-        assert torch.equal(batch.extra["images_index"] % 6 >= 0, torch.ones(3, dtype=torch.bool))
-        seen += batch.extra["images"].flatten().tolist()
+        assert sorted(batch.labelled.data.flatten().tolist()) == [2.0, 5.0]
+        assert batch.labelled.target.tolist() == [0 if x == 2 else 1 for x in batch.labelled.data.flatten()]
+        assert batch.unlabelled.target is None
+        assert batch.beside.data.shape == (3, 1, 1, 1)
+        assert (batch.beside.index % 6).tolist() == batch.beside.data.flatten().tolist()
+        seen += batch.beside.data.flatten().tolist()
     assert sorted(seen) == sorted([float(i) for i in range(6)] * 2)

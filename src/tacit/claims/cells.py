@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from tacit import __version__
 from tacit.claims.base import Cell, Parameters
-from tacit.errors import TacitError
+from tacit.errors import Interrupted, TacitError
 from tacit.files import write_atomically
 
 
@@ -37,6 +37,7 @@ class Cells:
 
         Raises:
             TacitError: some cells failed; the others are kept, and the first failure is named.
+            Interrupted: a cell was asked to stop; those after it are left for another time.
         """
         paths = [self._path(cell, parameters) for parameters in grid]
         missing = [i for i, path in enumerate(paths) if _read(path) is None]
@@ -60,7 +61,7 @@ class Cells:
             finished = Parallel(n_jobs=self.jobs, return_as="generator_unordered")(
                 delayed(_run_one)(cell, dict(parameters), path) for parameters, path in todo
             )
-            for count, (parameters, error) in enumerate(finished, start=1):
+            for count, (parameters, error) in enumerate(_until_stopped(finished), start=1):
                 name = " ".join(f"{key}={parameters[key]}" for key in shown)
                 minutes = (time.monotonic() - start) / 60 / count * (len(todo) - count)
                 said = f" failed: {error}" if error else ""
@@ -75,6 +76,15 @@ class Cells:
         return self.folder / f"{cell.__name__.strip('_')}-{digest}.json"
 
 
+def _until_stopped(finished: Iterable[tuple[Parameters, str]]) -> Iterator[tuple[Parameters, str]]:
+    try:
+        yield from finished
+    except Interrupted as stopped:
+        error = Interrupted("stopped; what is done is kept: the same command goes on with the rest")
+        error.exit_code = stopped.exit_code
+        raise error from None
+
+
 def _varying(grid: Sequence[Parameters]) -> list[str]:
     """The parameters that tell the cells of a grid apart."""
     return [key for key in grid[0] if len({str(parameters[key]) for parameters in grid}) > 1] if grid else []
@@ -87,6 +97,8 @@ def _run_one(cell: Cell, parameters: dict[str, Any], path: Path) -> tuple[dict[s
         result = cell(parameters)
         record = {"parameters": parameters, "seconds": time.process_time() - start, "result": result}
         write_atomically(path, json.dumps(record))
+    except Interrupted:
+        raise
     except Exception as error:  # of whatever the experiment calls
         return parameters, (str(error).strip() or type(error).__name__).splitlines()[0]
     return parameters, ""

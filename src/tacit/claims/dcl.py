@@ -288,7 +288,7 @@ def _decode(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
 def _digits(plan: _Plan) -> dict[str, np.ndarray]:
     """scikit-learn's digits, 8 x 8, in the order in which they come."""
     source = open_source("digits")
-    images = source.batch(range(len(source))).unlabelled[:, 0].numpy()
+    images = source.batch(range(len(source))).data[:, 0].numpy()
     known = plan.train + plan.validation
     return _arrays(plan, images[:known], source.labels[:known], images[known:], source.labels[known:])
 

@@ -78,7 +78,7 @@ def read_slices(encoder: Any, volumes: Volumes) -> Readings:
     encoder.eval()
     parts: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(volumes), _BLOCK):
-        patches = volumes.batch(range(first, min(first + _BLOCK, len(volumes)))).unlabelled
+        patches = volumes.batch(range(first, min(first + _BLOCK, len(volumes)))).data
         slices = encoder.pyramid(patches.movedim(-1, 1).flatten(0, 1)).unflatten(0, (len(patches), -1))
         joined = encoder.forward_head(encoder.join(encoder.to_tokens(slices)))
         parts.append((joined, slices))

@@ -181,7 +181,7 @@ def _simple(parameters: Parameters) -> dict[str, Any]:
     """What can be read without any encoder: the volumes' sides, and their grey values in 1,000 boxes."""
     volumes = _opened(parameters)
     truth, draws = truth_of(volumes), labelled_draws(volumes.splits["train"], _FEW, parameters["seed"])
-    boxes = F.adaptive_avg_pool3d(volumes.batch(range(len(volumes))).unlabelled, 10).flatten(1).numpy()
+    boxes = F.adaptive_avg_pool3d(volumes.batch(range(len(volumes))).data, 10).flatten(1).numpy()
     kinds = {"sides": volumes.shapes.astype(np.float64), "boxes": boxes}
     return {name: size_scores(values, truth, volumes.splits, draws) for name, values in kinds.items()}
 

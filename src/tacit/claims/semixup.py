@@ -225,7 +225,7 @@ def _cifar(data: Path | None) -> dict[str, np.ndarray]:
 def _digits(data: Path | None) -> dict[str, np.ndarray]:
     """scikit-learn's digits; every third is the test part."""
     source = open_source("digits")
-    images = source.batch(range(len(source))).unlabelled[:, 0].numpy()
+    images = source.batch(range(len(source))).data[:, 0].numpy()
     third = np.arange(len(source)) % 3 == 2
     return {
         "train_images": images[~third],

@@ -86,7 +86,7 @@ def _draw(run: Run, named: Mapping[str, Embed], source: Source, seed: int) -> No
     bank, test = source.splits["train"], source.splits["test"]
     queries = test[Rng.of(seed)("queries").permutation(len(test))[:_QUERIES].numpy()]
     neighbours = {name: _nearest(embed, source, bank, queries) for name, embed in named.items()}
-    images = source.batch(range(len(source))).unlabelled.numpy()
+    images = source.batch(range(len(source))).data.numpy()
     draw_neighbours(Path(run.folder, "neighbours.png"), images, source.labels, queries, neighbours)
 
 

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from tacit.batch import Batch, Modality, Target
+from tacit.batch import Modality, Samples, Target
 from tacit.data.names import Chosen
+from tacit.rng import Rng
 
 UNLABELLED = -1
 
@@ -43,36 +45,60 @@ class Skipped(NamedTuple):
 class Sample:
     """One sample as it comes out of a source.
 
-    extra: what the batch's `extra` collects, one row each. mask: (*space) int64, where the label is one.
+    label: the class, or 0 where there is another target; -1 where the sample is unlabelled: then there is no
+        target of any kind. target: mask (*space) int64, value () float32 or keypoints (K, 3) float32.
+    length: valid frames of `data`, where samples are ragged; by default all. extra: what `Samples.extra`
+        collects, one row each.
     """
 
     data: Tensor  # (C, *space)
     index: int
     label: int = UNLABELLED
     name: str = ""
+    target: Tensor | None = None
+    length: int | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
-    mask: Tensor | None = None
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples of one shape as one unlabelled batch; with masks, if all have one, as its target."""
-    extra = {key: torch.stack([s.extra[key] for s in samples]) for key in samples[0].extra}
-    masks = [s.mask for s in samples if s.mask is not None]
-    return Batch(
-        unlabelled=torch.stack([s.data for s in samples]),
-        index=torch.tensor([s.index for s in samples]),
-        target=torch.stack(masks) if len(masks) == len(samples) else None,
-        extra=extra,
+def collate(samples: Sequence[Sample]) -> Samples:
+    """Samples as one batch; with targets, if all have one.
+
+    Those that differ in their last axis alone, as recordings do, are padded with 0 at its end, and `length`
+    says how many frames are their own.
+
+    Raises:
+        ValueError: shapes differ in another axis.
+    """
+    shapes = {sample.data.shape for sample in samples}
+    ragged = len(shapes) > 1 or any(sample.length is not None for sample in samples)
+    targets = [sample.target for sample in samples if sample.target is not None]
+    return Samples(
+        _padded([sample.data for sample in samples]) if ragged else torch.stack([s.data for s in samples]),
+        index=torch.tensor([sample.index for sample in samples]),
+        target=torch.stack(targets) if len(targets) == len(samples) else None,
+        length=torch.tensor([s.data.shape[-1] if s.length is None else s.length for s in samples])
+        if ragged
+        else None,
+        extra={key: torch.stack([s.extra[key] for s in samples]) for key in samples[0].extra},
     )
 
 
+def _padded(parts: Sequence[Tensor]) -> Tensor:
+    if len({part.shape[:-1] for part in parts}) > 1:
+        shapes = ", ".join(str(tuple(shape)) for shape in sorted({part.shape for part in parts}))
+        raise ValueError(f"samples of shapes {shapes} make no batch: only their last axis may differ")
+    longest = max(part.shape[-1] for part in parts)
+    return torch.stack([F.pad(part, (0, longest - part.shape[-1])) for part in parts])
+
+
 class Source:
-    """A map-style data set: `len(source)`, `source[i] -> Sample`, `source.batch(index) -> Batch`.
+    """A map-style data set: `len(source)`, `source[i] -> Sample`, `source.batch(index) -> Samples`.
 
     names: (N,) one name per sample (for files the path below the folder that was opened).
     labels: (N,) int64 class numbers; -1 marks an unlabelled sample. Where labels are masks: 0 if there is
         one.
     groups: (N,) int64 of samples that belong together, such as a patient's, or None.
+    table: columns beside the samples, such as site or age, each (N,).
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
     fingerprint: hex digest of the content, the same wherever the data lie.
     skipped: files left out because they could not be used.
@@ -94,6 +120,7 @@ class Source:
         self.fingerprint = fingerprint
         self.skipped = tuple(skipped)
         self.groups: np.ndarray | None = None
+        self.table: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -101,7 +128,7 @@ class Source:
     def __getitem__(self, i: int) -> Sample:
         raise NotImplementedError
 
-    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Batch:
+    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
         """The samples at these positions as one unlabelled batch. Sources with a fast path override it."""
         return collate([self[int(i)] for i in index])
 
@@ -110,8 +137,14 @@ class Source:
         """Positions that carry a label, ascending."""
         return np.flatnonzero(self.labels != UNLABELLED)
 
+    def folds(self, by: int | str, rng: Rng) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Positions to learn from and to test on, fold by fold, as `folds_of`; no group is on both sides."""
+        from tacit.data.folds import folds_of
+
+        return folds_of(self.labels, self.groups, self.table, by, rng)
+
     def subset(self, index: np.ndarray) -> Source:
-        """The source restricted to these positions. `Sample.index` and `Batch.index` keep the parent's."""
+        """The source restricted to these positions. `Sample.index` and `Samples.index` keep the parent's."""
         return Subset(self, np.asarray(index, np.int64))
 
 
@@ -129,10 +162,11 @@ class Subset(Source):
         self.parent = parent
         self.index = index
         self.groups = None if parent.groups is None else parent.groups[index]
+        self.table = {name: column[index] for name, column in parent.table.items()}
 
     def __getitem__(self, i: int) -> Sample:
         return self.parent[int(self.index[i])]
 
-    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Batch:
+    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
         """The parent's batch at the chosen positions."""
         return self.parent.batch(self.index[np.asarray(index)])

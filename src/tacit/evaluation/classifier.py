@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch
+from tacit.batch import Samples
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import load_encoder
@@ -59,9 +59,9 @@ class Classifier:
             self.encoder.to(device).eval(), self.weight.to(device), self.bias.to(device), self.card
         )
 
-    def probabilities(self, batch: Batch) -> Tensor:
-        """(U, K) calibrated probabilities for the unlabelled samples of a batch, from their still views."""
-        features = self.encoder(still_view(batch.to(self.weight.device), card_of(self.encoder)))
+    def probabilities(self, samples: Samples) -> Tensor:
+        """(N, K) calibrated probabilities, from the samples' still views."""
+        features = self.encoder(still_view(samples.to(self.weight.device), card_of(self.encoder)))
         return (F.linear(features.float(), self.weight, self.bias) / self.card.temperature).softmax(1)
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch
+from tacit.batch import Samples
 from tacit.data.source import Source
 from tacit.encoders.card import EncoderCard, card_of
 from tacit.views.image import centre_view
 
-Embed = Callable[[Batch], Tensor]
+Embed = Callable[[Samples], Tensor]
 
 
 @contextmanager
@@ -30,38 +30,36 @@ def keeping_modes(*modules: nn.Module) -> Iterator[None]:
             layer.training = mode
 
 
-def still_view(batch: Batch, card: EncoderCard) -> Tensor:
+def still_view(samples: Samples, card: EncoderCard) -> Tensor:
     """The one view of each sample that evaluation uses: for images the centre square, normalised.
 
     For volumes it is the patch at the centre, as the source gives it.
     """
     if card.modality == "volume":
-        return batch.unlabelled
-    return centre_view(
-        batch.unlabelled, batch.extra["true_size"], size=card.size, mean=card.mean, std=card.std
-    )
+        return samples.data
+    return centre_view(samples.data, samples.extra["true_size"], size=card.size, mean=card.mean, std=card.std)
 
 
 def encoder_features(encoder: nn.Module, device: torch.device | str) -> Embed:
-    """Batch -> (B, D) features of an encoder, which is put in eval mode on `device`."""
+    """Samples -> (N, D) features of an encoder, which is put in eval mode on `device`."""
     encoder = encoder.to(device).eval()
     card = card_of(encoder)
-    return lambda batch: encoder(still_view(batch.to(device), card)).float()
+    return lambda samples: encoder(still_view(samples.to(device), card)).float()
 
 
 def pixel_features(size: int = 32) -> Embed:
-    """Batch -> (B, C * side * side) raw pixels of the centre square, of at most `size` a side.
+    """Samples -> (N, C * side * side) raw pixels of the centre square, of at most `size` a side.
 
     Of a volume's patch means over equal boxes, of which there are as many in all as pixels of an image.
     """
 
-    def embed(batch: Batch) -> Tensor:
-        if batch.unlabelled.ndim == 5:
+    def embed(samples: Samples) -> Tensor:
+        if samples.data.ndim == 5:
             side = round(size ** (2 / 3))
-            return F.adaptive_avg_pool3d(batch.unlabelled, side).flatten(1)
-        channels, side = batch.unlabelled.shape[1], min(size, batch.unlabelled.shape[-1])
+            return F.adaptive_avg_pool3d(samples.data, side).flatten(1)
+        channels, side = samples.data.shape[1], min(size, samples.data.shape[-1])
         card = EncoderCard("", channels, side, (0.0,) * channels, (1.0,) * channels)
-        return still_view(batch, card).flatten(1)
+        return still_view(samples, card).flatten(1)
 
     return embed
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch
+from tacit.batch import Samples
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.evaluation.batch_statistics import (
@@ -121,8 +121,8 @@ def _logits(
     """The same; `training` normalises by the batch, as BatchNorm does while learning."""
     card, (encoder, head) = card_of(method.encoder), method.network
 
-    def embed(batch: Batch) -> Tensor:
-        return head(encoder(still_view(batch.to(device), card))).float()
+    def embed(samples: Samples) -> Tensor:
+        return head(encoder(still_view(samples.to(device), card))).float()
 
     with keeping_modes(encoder, head):
         encoder.eval()

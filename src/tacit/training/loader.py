@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import UNLABELLED, Sample, Source, collate
 from tacit.errors import UsageError
 from tacit.rng import Rng
@@ -156,25 +156,23 @@ class StepData(Dataset[Batch]):
 
     def __getitem__(self, at: At) -> Batch:
         step, positions, *draws = at
-        batch = self._read(positions, self.rng("cut", step), labelled=False)
+        batch = Batch(self._read(positions, self.rng("cut", step), labelled=False))
         if self.labelled is not None:
-            batch = self._add(batch, self.labelled, draws.pop(0))
-        return batch if self.images is None else _with_images(batch, self.images, draws.pop(0))
+            batch.labelled = self._labelled(self.labelled, draws.pop(0))
+        if self.images is not None:
+            drawn = draws.pop(0)
+            found = self.images.source.batch(self.images.stream.at(drawn))
+            batch.beside = replace(found, index=drawn)
+        return batch
 
-    def _add(self, batch: Batch, labelled: Stream, draws: Tensor) -> Batch:
-        """With labelled samples: their targets, and in `extra` what belongs to them."""
-        positions = labelled.at(draws)
-        added = self._read(torch.from_numpy(positions), self.rng("labelled cut"), labelled=True, draws=draws)
-        extra = {f"labelled_{name}": value for name, value in added.extra.items()}
+    def _labelled(self, stream: Stream, draws: Tensor) -> Samples:
+        """The labelled samples drawn, with their targets."""
+        positions = stream.at(draws)
+        found = self._read(torch.from_numpy(positions), self.rng("labelled cut"), labelled=True, draws=draws)
         classes = torch.from_numpy(self.source.labels[positions])
-        return replace(
-            batch,
-            labelled=added.unlabelled,
-            target=classes if added.target is None else added.target,
-            extra={**batch.extra, **extra, "labelled_index": draws},
-        )
+        return replace(found, index=draws, target=classes if found.target is None else found.target)
 
-    def _read(self, positions: Tensor, rng: Rng, *, labelled: bool, draws: Tensor | None = None) -> Batch:
+    def _read(self, positions: Tensor, rng: Rng, *, labelled: bool, draws: Tensor | None = None) -> Samples:
         """The samples at these positions, cut if the method cuts; without labels unless they are asked for.
 
         draws: numbers that stand for the samples in `rng`; by default their positions in the source.
@@ -189,14 +187,6 @@ class StepData(Dataset[Batch]):
             number = sample.index if draws is None else int(draws[k])
             cut.append(self.cut(sample, rng(number).numpy()))
         return collate(cut)
-
-
-def _with_images(batch: Batch, images: Beside, draws: Tensor) -> Batch:
-    """With images in `extra`: images (M, C, S, S) uint8, images_true_size, images_index (the draws)."""
-    found = images.source.batch(images.stream.at(draws))
-    extra = {"images": found.unlabelled, "images_index": draws}
-    extra |= {f"images_{name}": value for name, value in found.extra.items()}
-    return replace(batch, extra={**batch.extra, **extra})
 
 
 def step_loader(data: StepData, sampler: StepSampler, *, workers: int, pin_memory: bool) -> DataLoader[Batch]:

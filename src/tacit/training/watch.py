@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch.nn.utils import get_total_norm
 
-from tacit.errors import TacitError
+from tacit.errors import Interrupted, TacitError
 from tacit.evaluation.batch_statistics import Modes
 from tacit.evaluation.online import OnlineProbe
 from tacit.training.checkpoint import Checkpoint
@@ -36,10 +36,6 @@ OnCollapse = Literal["stop", "warn"]
 _ROWS = 1000  # of metrics.csv per run, at most, beside those at the ends of epochs
 _PROBES = 50  # probes per run, at most
 _LOOK_SHARE = 0.01  # of the run's work, at most, goes into looks at its health between probes
-
-
-class Interrupted(TacitError):
-    """The user or the system asked the run to stop; it was saved."""
 
 
 class Watch(Callback):

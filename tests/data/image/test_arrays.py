@@ -32,7 +32,7 @@ def test_medmnist_layout(tmp_path):
         "train": [0, 1, 2, 3, 4, 5], "val": [6, 7, 8], "test": [9, 10]}  # fmt: skip
     assert source.labels.tolist() == [0, 1, 2, 0, 1, 2, 2, 1, 0, 1, 1]
     assert source.names[6] == "val/000000"
-    np.testing.assert_array_equal(source.batch([7]).unlabelled[0], np.moveaxis(val[1], 2, 0))
+    np.testing.assert_array_equal(source.batch([7]).data[0], np.moveaxis(val[1], 2, 0))
     assert open_source(path, labels="none").labels.max() == -1
 
 
@@ -77,10 +77,10 @@ def test_deep_arrays_have_one_white_over_all_splits_and_all_images(tmp_path):
 
 def test_whole_numbers_of_other_types_are_taken(tmp_path):
     grey = images(3)
-    expected = open_source(save(tmp_path, images=grey)).batch(range(3)).unlabelled
+    expected = open_source(save(tmp_path, images=grey)).batch(range(3)).data
     for dtype in (np.float32, np.int64):
         source = open_source(save(tmp_path, images=grey.astype(dtype)))
-        assert (source.batch(range(3)).unlabelled == expected).all()
+        assert (source.batch(range(3)).data == expected).all()
 
 
 def test_the_fingerprint_is_of_the_arrays(tmp_path):

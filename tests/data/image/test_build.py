@@ -102,7 +102,7 @@ def recorded(cache):
 
 
 def content(source):
-    return source.fingerprint, list(source.names), source.skipped, source.batch(range(len(source))).unlabelled
+    return source.fingerprint, list(source.names), source.skipped, source.batch(range(len(source))).data
 
 
 def assert_same(a, b):
@@ -328,7 +328,7 @@ def test_more_files_than_chunks_in_flight_stay_in_order(tmp_path, monkeypatch):
     for i in range(60):
         Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i:02}.png")
     source = open_source(tmp_path, workers=3)
-    assert source.batch(range(60)).unlabelled[:, 0, 4, 4].tolist() == list(range(60))
+    assert source.batch(range(60)).data[:, 0, 4, 4].tolist() == list(range(60))
 
 
 def test_decoding_does_not_run_far_ahead_of_writing():

@@ -301,7 +301,7 @@ def test_an_archive_opens_with_its_two_channels(knees, tmp_path):
     assert source.labels.tolist() == [1, 3, 0, 2, -1]
     for i, name in enumerate(NAMES):
         expected = knee_patches(*read_radiograph(knees / name))
-        np.testing.assert_array_equal(source.batch([i]).unlabelled[0], expected)
+        np.testing.assert_array_equal(source.batch([i]).data[0], expected)
 
 
 def test_labels_that_are_words_stay_words(knees, tmp_path):

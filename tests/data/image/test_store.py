@@ -17,20 +17,20 @@ from tacit.errors import BadFile, TacitError
 def test_a_batch_is_the_samples(folder):
     source = open_source(folder, size=16)
     batch = source.batch(torch.tensor([5, 0, 5, 39]))
-    assert batch.unlabelled.dtype == torch.uint8
-    assert batch.unlabelled.shape == (4, 3, 16, 16)
+    assert batch.data.dtype == torch.uint8
+    assert batch.data.shape == (4, 3, 16, 16)
     assert batch.index.tolist() == [5, 0, 5, 39]
     assert batch.extra["true_size"].tolist() == [[15, 20], [10, 20], [15, 20], [49, 20]]
     assert batch.extra["true_size"].dtype == torch.float32
     for row, i in enumerate((5, 0, 5, 39)):
         sample = source[i]
-        assert torch.equal(sample.data, batch.unlabelled[row])
+        assert torch.equal(sample.data, batch.data[row])
         assert torch.equal(sample.extra["true_size"], batch.extra["true_size"][row])
         exact = Image.fromarray(smooth(10 + i, 20, i)).resize((16, 16), Image.Resampling.BICUBIC)
         np.testing.assert_array_equal(sample.data, np.moveaxis(np.asarray(exact), 2, 0))
-    batch.unlabelled.zero_()  # a copy: the store is not touched
+    batch.data.zero_()  # a copy: the store is not touched
     assert source[5].data.any()
-    assert torch.equal(source.subset(np.array([7, 3])).batch([1]).unlabelled[0], source[3].data)
+    assert torch.equal(source.subset(np.array([7, 3])).batch([1]).data[0], source[3].data)
     with pytest.raises(IndexError):
         source[40]
 
@@ -39,7 +39,7 @@ def test_the_second_time_nothing_is_decoded(folder, cache, no_decoding):
     first = open_source(folder)
     no_decoding()
     second = open_source(folder)
-    assert torch.equal(first.batch(range(40)).unlabelled, second.batch(range(40)).unlabelled)
+    assert torch.equal(first.batch(range(40)).data, second.batch(range(40)).data)
     assert (second.names, second.fingerprint, second.spec) == (first.names, first.fingerprint, first.spec)
     assert len(stores(cache)) == 1
 
@@ -94,7 +94,7 @@ def test_a_copy_for_a_worker_maps_the_same_file(folder):
     assert torch.equal(pickle.loads(copy)[7].data, source[7].data)
     assert isinstance(pickle.loads(copy).pixels.base, np.memmap)
     loader = torch.utils.data.DataLoader(source, batch_size=8, num_workers=2, collate_fn=_data)
-    assert torch.equal(torch.cat(list(loader)), source.batch(range(40)).unlabelled)
+    assert torch.equal(torch.cat(list(loader)), source.batch(range(40)).data)
 
 
 def _data(samples):
@@ -115,14 +115,14 @@ def test_the_place_of_the_cache(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_a_store_damaged_from_outside_is_built_anew(folder, cache, part, how):
     first = open_source(folder)
-    expected = first.batch(range(40)).unlabelled
+    expected = first.batch(range(40)).data
     path = first.folder / part
     if how == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     again = open_source(folder)
-    assert torch.equal(again.batch(range(40)).unlabelled, expected)
+    assert torch.equal(again.batch(range(40)).data, expected)
     assert sorted(p.name for p in again.folder.iterdir()) == [
         "names.safetensors", "pixels.npy", "store.json", "true_size.npy"]  # fmt: skip
     assert len(stores(cache)) == 1
@@ -153,7 +153,7 @@ def test_skipped_files_are_remembered_by_the_store(folder, no_decoding):
 def test_rows_are_read_as_from_the_array(folder, index):
     source = open_source(folder, size=9)
     expected = source.pixels[np.array(list(index), int)]
-    np.testing.assert_array_equal(source.batch(index).unlabelled, expected)
+    np.testing.assert_array_equal(source.batch(index).data, expected)
 
 
 @pytest.mark.parametrize("index", [[40], [0, -41]])

@@ -36,7 +36,7 @@ def test_slices_are_images(folder):
     # x runs to the right, y upwards
     wanted = np.array([[grey[x, 7 - row, 4] for x in range(8)] for row in range(8)])
     np.testing.assert_allclose(source[7].data[0], wanted, atol=0.5001)
-    assert source[0].data.dtype == source.batch([1]).unlabelled.dtype
+    assert source[0].data.dtype == source.batch([1]).data.dtype
     assert source[0].extra["true_size"].tolist() == [8, 8]
 
 
@@ -117,7 +117,7 @@ def test_an_archive_of_volumes_with_classes(tmp_path):
     assert list(source.names)[2:] == ["train/000002", "test/000000"]
     third = voxels[3].astype(float)
     wanted = (third - third.min()) / np.ptp(third)
-    np.testing.assert_allclose(source.batch([3]).unlabelled[0, 0], wanted, atol=1e-6)
+    np.testing.assert_allclose(source.batch([3]).data[0, 0], wanted, atol=1e-6)
     assert not source.volume(3).has_mask
     assert open_source(path, window="0,255", patch=8).spec.shape == (1, 8, 8, 8)
     with pytest.raises(UsageError, match="masks are for a folder of volumes"):

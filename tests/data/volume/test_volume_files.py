@@ -71,7 +71,7 @@ def test_names_do_not_have_to_tell_whether_it_is_compressed(tmp_path):
     (tmp_path / "x" / "a.nii").write_bytes(gzip.compress(raw))
     (tmp_path / "x" / "b.nii.gz").write_bytes(raw)
     source = open_source(tmp_path / "x")
-    assert source.batch([0]).unlabelled.equal(source.batch([1]).unlabelled)
+    assert source.batch([0]).data.equal(source.batch([1]).data)
 
 
 def test_axes_of_one_entry_are_dropped_and_a_short_fourth_one_are_channels(tmp_path):

@@ -30,7 +30,7 @@ def test_a_decathlon_becomes_a_source(tmp_path):
     assert source.shapes.tolist() == [[9, 8, 7]] * 4
     sample = source[-1]
     assert (sample.index, sample.label, sample.name) == (3, -1, "imagesTs/case_9.nii.gz")
-    assert sample.mask is None
+    assert sample.target is None
     assert not sample.volume.has_mask
     with pytest.raises(UsageError, match=r"imagesTs/case_9\.nii\.gz has no mask"):
         sample.volume.read_mask((0, 0, 0), (1, 1, 1))
@@ -114,20 +114,20 @@ def test_patches(tmp_path):
     assert source.patch == (16, 16, 16)
     batch = source.batch([0, -1])
     assert batch.index.tolist() == [0, -1]
-    assert batch.unlabelled.shape == (2, 1, 16, 16, 16)
+    assert batch.data.shape == (2, 1, 16, 16, 16)
     data = source[0].data
-    patch = batch.unlabelled[1]
+    patch = batch.data[1]
     assert torch.equal(patch[:, :, 6:11], data[:, 2:18, :, 1:17])  # 5 sides end in the middle of 16
     assert not patch[:, :, :6].any()
     assert not patch[:, :, 11:].any()
     smaller = source.with_patch((4, 5, 6))
     assert smaller.spec.shape == (1, 4, 5, 6)
-    assert torch.equal(smaller.batch(torch.tensor([0])).unlabelled[0], data[:, 8:12, :, 6:12])
+    assert torch.equal(smaller.batch(torch.tensor([0])).data[0], data[:, 8:12, :, 6:12])
     assert source.spec.shape == (1, 16, 16, 16)
     assert open_source(tmp_path, patch=(4, 5, 6)).spec.shape == (1, 4, 5, 6)
     assert open_source(source, patch=(4, 5, 6)).patch == (4, 5, 6)
     assert open_source(tmp_path, patch=8).patch == (8, 8, 8)
-    assert source.batch([]).unlabelled.shape == (0, 1, 16, 16, 16)
+    assert source.batch([]).data.shape == (0, 1, 16, 16, 16)
     with pytest.raises(UsageError, match="patch must be three whole numbers above 0"):
         source.with_patch((4, 5))
     with pytest.raises(UsageError, match="patch must be whole numbers above 0, not 4,0,4"):
@@ -143,7 +143,7 @@ def test_subsets_keep_the_numbers_of_the_whole(tmp_path):
     assert part[1].label == 0
     assert part.batch([0]).index.tolist() == [3]
     assert part.spec == source.spec
-    assert torch.equal(part.batch([1]).unlabelled, source.batch([1]).unlabelled)
+    assert torch.equal(part.batch([1]).data, source.batch([1]).data)
 
 
 def test_samples_and_sources_are_pickled_small(tmp_path):
@@ -151,7 +151,7 @@ def test_samples_and_sources_are_pickled_small(tmp_path):
     packed = pickle.dumps(source)
     assert len(packed) < 8_000
     other = pickle.loads(packed)
-    assert torch.equal(other.batch([2]).unlabelled, source.batch([2]).unlabelled)
+    assert torch.equal(other.batch([2]).data, source.batch([2]).data)
     for sample in (pickle.loads(pickle.dumps(source[1])), copy.copy(source[1])):
         assert (sample.index, sample.label, sample.name) == (1, 0, "imagesTr/case_1.nii.gz")
         assert torch.equal(sample.data, source[1].data)

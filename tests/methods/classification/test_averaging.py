@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, Spec
 from tacit.encoders.card import attach_card
 from tacit.methods.classification import mixmatch as mixmatch_module
@@ -209,12 +209,10 @@ def mixmatch_weights(monkeypatch, indices, total, **options):
     method = MixMatch(encoder(), **options)
     method.prepare(Two())
     pixels, sizes = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.full((4, 2), 2.0)
+    extra = {"true_size": sizes}
     data = Batch(
-        pixels,
-        torch.arange(4),
-        labelled=pixels,
-        target=torch.tensor([0, 1, 0, 1]),
-        extra={"true_size": sizes, "labelled_true_size": sizes, "labelled_index": torch.arange(4)},
+        Samples(pixels, torch.arange(4), extra=extra),
+        Samples(pixels, torch.arange(4), target=torch.tensor([0, 1, 0, 1]), extra=extra),
     )
     views = method.views(data, Rng.of(0), at(0, total))
     return [method.losses(views, at(i, total))["mixmatch"].item() for i in indices]
@@ -238,7 +236,7 @@ def test_the_weight_of_mixmatch_as_published(total, monkeypatch):
     steps = [0, 1, 5, 9, 10, 300, total // 128, total // 64, total - 1]
     for options in (
         {"ramp": 1 / 64, "ramp_steps": 0},
-        {k: MixMatch.paper[k] for k in ("ramp", "ramp_steps")},
+        {k: MixMatch.published[k] for k in ("ramp", "ramp_steps")},
     ):
         found = mixmatch_weights(monkeypatch, steps, total, **options)
         assert found == pytest.approx([100 * min(1, 64 * i / total) for i in steps], rel=1e-6)

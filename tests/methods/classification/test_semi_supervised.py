@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, Spec
 from tacit.encoders.card import attach_card
 from tacit.encoders.zoo import build_encoder
@@ -59,16 +59,10 @@ def batch(count=12, seed=0):
     draw = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count + 6, 3, 16, 16), generator=draw, dtype=torch.uint8)
     sizes = torch.full((count + 6, 2), 16.0)
+    target = torch.tensor([0, 1, 2, 0, 1, 2])
     return Batch(
-        pixels[:count],
-        torch.arange(count),
-        labelled=pixels[count:],
-        target=torch.tensor([0, 1, 2, 0, 1, 2]),
-        extra={
-            "true_size": sizes[:count],
-            "labelled_true_size": sizes[count:],
-            "labelled_index": torch.arange(6),
-        },
+        Samples(pixels[:count], torch.arange(count), extra={"true_size": sizes[:count]}),
+        Samples(pixels[count:], torch.arange(6), target=target, extra={"true_size": sizes[count:]}),
     )
 
 
@@ -237,7 +231,7 @@ def test_fixmatchs_threshold_rises_to_the_published_one_and_is_it_throughout_in_
     for step, expected in ((0, 0.3), (8192, 0.625), (16384, 0.95), (10**6, 0.95)):
         method.losses(views, Step(step, 2**20, 0, 1))
         assert method.least == pytest.approx(expected)
-    published = make("fixmatch", pixels(), **{**method.paper, "threshold": 0.95})
+    published = make("fixmatch", pixels(), **{**method.published, "threshold": 0.95})
     published.losses(views, Step(0, 2**20, 0, 1))
     assert published.least == 0.95
     assert make("fixmatch", pixels(), threshold=0.2).first_threshold == 0.2
@@ -254,7 +248,7 @@ def test_pseudo_labels_of_the_first_steps_count_little(slug):
     assert values == pytest.approx([0.0, values[2] / 2, values[2], values[2]])
     assert values[2] != 0
     assert type(method)(pixels()).ramp_steps == 500
-    assert {**method.paper}["ramp_steps"] == 0
+    assert {**method.published}["ramp_steps"] == 0
 
 
 def test_fixmatch_counts_who_is_sure_and_divides_by_all():

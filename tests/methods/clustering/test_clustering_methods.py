@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tacit.batch import Step
+from tacit.batch import Batch, Step
 from tacit.data.open import open_source
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
@@ -113,7 +113,7 @@ def test_a_step_gives_gradient_to_all_that_is_trained(slug, device, digits):
     source = few(digits)
     method = make(slug, source).to(device)
     method.on_epoch(source, Step(0, 40, 0, 4))
-    views = method.views(source.batch(np.arange(16)).to(device), RNG, STEP)
+    views = method.views(Batch(source.batch(np.arange(16)).to(device)), RNG, STEP)
     (loss,) = method.losses(views, STEP).values()
     assert torch.isfinite(loss)
     loss.backward()
@@ -127,7 +127,7 @@ def test_the_loss_is_the_same_when_the_large_crops_are_swapped(slug, digits):
     source = few(digits)
     method = make(slug, source, small=0).eval()
     method.on_epoch(source, Step(0, 40, 0, 4))
-    crops = method.views(source.batch(np.arange(16)), RNG, STEP)
+    crops = method.views(Batch(source.batch(np.arange(16))), RNG, STEP)
     swapped = crops._replace(large=crops.large[::-1])
     one, other = (method.losses(x, STEP)[slug].item() for x in (crops, swapped))
     assert one == pytest.approx(other, abs=1e-5)
@@ -154,7 +154,9 @@ def test_the_loss_falls_on_digits(slug, digits):
             method.on_epoch(source, step)
         rows = np.arange(64) + 64 * (i % 4)
         optimizer.zero_grad()
-        (loss,) = method.losses(method.views(source.batch(rows), Rng.of(0)("views", i), step), step).values()
+        (loss,) = method.losses(
+            method.views(Batch(source.batch(rows)), Rng.of(0)("views", i), step), step
+        ).values()
         loss.backward()
         optimizer.step()
         method.after_step(step)
@@ -167,7 +169,7 @@ def test_everything_that_learns_is_saved(slug, digits):
     source = few(digits)
     method = make(slug, source, **({"queue": 8, "queue_from": 0.0} if slug == "swav" else {}))
     method.on_epoch(source, Step(0, 40, 0, 4))
-    views = method.views(source.batch(np.arange(16)), RNG, STEP)
+    views = method.views(Batch(source.batch(np.arange(16))), RNG, STEP)
     method.losses(views, STEP)
     method.after_step(STEP)
     other = make(slug, source, **({"queue": 8, "queue_from": 0.0} if slug == "swav" else {}))
@@ -189,7 +191,7 @@ def test_crops_of_one_size_pass_through_the_encoder_together(digits):
     seen = []
     method.encoder.register_forward_hook(lambda module, given, out: seen.append(tuple(given[0].shape)))
     method.project.register_forward_hook(lambda module, given, out: seen.append(tuple(given[0].shape)))
-    crops = method.views(few(digits).batch(np.arange(4)), RNG, STEP)
+    crops = method.views(Batch(few(digits).batch(np.arange(4))), RNG, STEP)
     embeddings = method.embed_crops(crops)
     assert seen == [(8, 1, 8, 8), (12, 1, 3, 3), (20, 32)]
     assert [tuple(e.shape) for e in embeddings] == [(4, 16)] * 5
@@ -208,7 +210,7 @@ def swapped(**options):
 
 def test_swav_minimises_its_papers_loss(digits):
     method = make("swav", temperature=0.2, epsilon=0.1).eval()
-    crops = method.views(few(digits).batch(np.arange(16)), RNG, STEP)
+    crops = method.views(Batch(few(digits).batch(np.arange(16))), RNG, STEP)
     loss = method.losses(crops, STEP)["swav"].item()
     prototypes = F.normalize(method.assign.prototypes.weight, dim=1)
     scores = [e @ prototypes.T for e in method.embed_crops(crops)]
@@ -381,7 +383,7 @@ def test_deepcluster_minimises_its_papers_loss_and_its_banks_follow(digits):
     method.on_epoch(source, Step(0, 40, 0, 4))
     chosen = np.array([7, 3, 30, 11])
     before, labels = method.memory.embeddings.clone(), method.memory.labels.clone()
-    crops = method.views(source.batch(chosen), RNG, STEP)
+    crops = method.views(Batch(source.batch(chosen)), RNG, STEP)
     loss = method.losses(crops, STEP)["deepcluster"].item()
     embeddings = method.embed_crops(crops)
     terms = [

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, Spec
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import card_of
@@ -51,7 +51,7 @@ class FakeVolumes(Source):
 
     def batch(self, index):
         index = torch.as_tensor(index)
-        return Batch(self.voxels[index], index)
+        return Samples(self.voxels[index], index)
 
 
 class FakeImages(Source):
@@ -64,14 +64,12 @@ class FakeImages(Source):
 
     def batch(self, index):
         index = torch.as_tensor(index)
-        return Batch(self.pixels[index], index, extra={"true_size": torch.full((len(index), 2), 20.0)})
+        return Samples(self.pixels[index], index, extra={"true_size": torch.full((len(index), 2), 20.0)})
 
 
-def with_images(batch, images, draws):
+def with_images(volumes, images, draws):
     draws = torch.tensor(draws)
-    found = images.batch(draws % len(images))
-    extra = {"images": found.unlabelled, "images_true_size": found.extra["true_size"], "images_index": draws}
-    return replace(batch, extra=extra)
+    return Batch(volumes, beside=replace(images.batch(draws % len(images)), index=draws))
 
 
 def step(epoch=0, at=0, epochs=3):
@@ -95,6 +93,7 @@ def make(source=None, spec=SPEC, images=None, prepared=True, **options):
 
 def views(method, now, batch=None, seed=0):
     batch = batch or FakeVolumes().batch(range(BATCH))
+    batch = Batch(batch) if isinstance(batch, Samples) else batch
     return method.views(batch, Rng.of(seed)("views", now.index), now)
 
 
@@ -325,7 +324,7 @@ def test_images_beside_are_learned_from_too():
     with pytest.raises(UsageError, match=r"method\.images"):
         views(make(clustering="deepcluster"), in_phase(INTRA), batch)
     colour = with_images(FakeVolumes().batch(range(BATCH)), images, [0])
-    colour.extra["images"] = colour.extra["images"].repeat(1, 3, 1, 1)
+    colour.beside.data = colour.beside.data.repeat(1, 3, 1, 1)
     with pytest.raises(UsageError, match="both as many"):
         views(make(), in_phase(INTRA), colour)
 
@@ -348,7 +347,7 @@ def test_the_two_views_of_a_volume_differ_by_two_changes():
     x = FakeVolumes().batch(range(BATCH))
     seen = views(method, in_phase(INTER), x)
     for k in range(BATCH):
-        a, b, original = seen.first[k], seen.second[k], x.unlabelled[k]
+        a, b, original = seen.first[k], seen.second[k], x.data[k]
         if torch.equal(a, original):
             a, b = b, a
         assert torch.equal(a, original.flip(-1))
@@ -359,7 +358,7 @@ def test_views_of_volumes_are_normalised_by_the_card():
     method = make(changes=VolumeChanges(changes=("flip", "gamma"), flip=0.0, gamma=0.0))
     method.encoder.card = replace(card_of(method.encoder), mean=(0.25,), std=(0.5,))
     x = FakeVolumes().batch(range(2))
-    assert torch.allclose(views(method, in_phase(INTER), x).first, (x.unlabelled - 0.25) / 0.5, atol=1e-6)
+    assert torch.allclose(views(method, in_phase(INTER), x).first, (x.data - 0.25) / 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("clustering", CLUSTERINGS)
@@ -414,7 +413,7 @@ def test_a_patch_lies_around_the_centre_with_zeros_around_what_is_too_small():
     cut = method.cut(sample, np.random.default_rng(0))
     assert reads == [((4, 0, -2), PATCH)]
     assert cut.data.shape == (1, *PATCH)
-    assert (cut.index, cut.mask) == (5, None)
+    assert (cut.index, cut.target) == (5, None)
 
 
 def test_a_random_patch_lies_anywhere_inside():

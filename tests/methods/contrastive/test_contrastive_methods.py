@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, Spec
 from tacit.encoders.zoo import build_encoder
 from tacit.losses.contrastive import (
@@ -32,7 +32,7 @@ def make(slug, **options):
 def batch(count=8, seed=0):
     draw = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 3, 16, 16), generator=draw, dtype=torch.uint8)
-    return Batch(pixels, torch.arange(count), extra={"true_size": torch.full((count, 2), 16.0)})
+    return Batch(Samples(pixels, torch.arange(count), extra={"true_size": torch.full((count, 2), 16.0)}))
 
 
 RNG = Rng.of(0)("views", 0)
@@ -67,7 +67,9 @@ def test_views_are_a_function_of_the_sample_and_the_step(slug):
     a, b = method.views(data, Rng.of(0)("views", 300), STEP)
     assert a.shape == b.shape == (8, 3, 16, 16)
     assert not torch.equal(a, b)
-    part = Batch(data.unlabelled[5:], data.index[5:], extra={"true_size": data.extra["true_size"][5:]})
+    whole = data.unlabelled
+    sizes = {"true_size": whole.extra["true_size"][5:]}
+    part = Batch(Samples(whole.data[5:], whole.index[5:], extra=sizes))
     assert torch.allclose(method.views(part, Rng.of(0)("views", 300), STEP)[1], b[5:], atol=1e-6)
     assert not torch.equal(method.views(data, Rng.of(0)("views", 301), STEP)[0], a)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, collate
 from tacit.encoders.card import attach_card
 from tacit.encoders.unet import UNet3d
@@ -34,4 +34,11 @@ def make(**options) -> Alice:
 
 def batch_of(method: Alice, source: Source, count: int = 3, step: int = 0) -> Batch:
     rng = Rng.of(0)("cut", step)
-    return collate([method.cut(source[i], rng(i).numpy()) for i in range(count)])
+    return Batch(collate([method.cut(source[i], rng(i).numpy()) for i in range(count)]))
+
+
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """A part of the batch, as accumulation makes one."""
+    whole = batch.unlabelled
+    extra = {name: value[rows] for name, value in whole.extra.items()}
+    return Batch(Samples(whole.data[rows], whole.index[rows], extra=extra))

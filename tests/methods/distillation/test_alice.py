@@ -8,11 +8,11 @@ import pickle
 import pytest
 import torch
 from patients import Patients
-from small_alice import LATER, PATCH, RNG, SMALL, batch_of, make
+from small_alice import LATER, PATCH, RNG, SMALL, batch_of, make, rows_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.encoders.card import attach_card
 from tacit.encoders.unet import UNet3d
 from tacit.losses.distillation import distillation
@@ -199,7 +199,7 @@ def test_centres_of_parts_are_those_of_the_batch(ready):
     parts, _ = ready(dropout=0.0)
     whole.losses(whole.views(batch, RNG, LATER), LATER)
     for rows in (slice(0, 1), slice(1, 3)):
-        part = Batch(batch.unlabelled[rows], batch.index[rows], extra={"key": batch.extra["key"][rows]})
+        part = rows_of(batch, rows)
         parts.losses(parts.views(part, RNG, LATER), LATER)
     for method in (whole, parts):
         method.after_step(LATER)
@@ -241,7 +241,7 @@ def test_the_papers_shapes():
     encoder = attach_card(PaperShapes(), channels=1, patch=(64, 64, 64))
     method = Alice(encoder, miner="random")
     crops = torch.rand(2, 1, 64, 64, 64, generator=Rng.of(0).torch())
-    batch = Batch(crops[:1], torch.tensor([7]), extra={"key": crops[1:]})
+    batch = Batch(Samples(crops[:1], torch.tensor([7]), extra={"key": crops[1:]}))
     views = method.views(batch, RNG, LATER)
     assert views.hidden[:, 0, ::16, ::16, 0].flatten(1).sum(1).tolist() == [12, 12]
     with torch.no_grad():

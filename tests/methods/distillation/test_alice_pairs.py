@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from patients import FakeVolume, Patients
-from small_alice import LATER, PATCH, RNG, batch_of, make
+from small_alice import LATER, PATCH, RNG, batch_of, make, rows_of
 from torch import nn
 
-from tacit.batch import Batch
+from tacit.batch import Batch, Samples
 from tacit.data.source import Sample, Source, Spec
 from tacit.encoders.card import attach_card
 from tacit.errors import UsageError
@@ -88,7 +88,7 @@ def test_volumes_smaller_than_the_patch_are_padded():
 def test_masks_hide_twelve_of_sixteen_columns_of_each_crop_anew(ready):
     method, batch = ready()
     views = method.views(batch, RNG, LATER)
-    assert torch.equal(views.clean, torch.cat([batch.unlabelled, batch.extra["key"]]))
+    assert torch.equal(views.clean, torch.cat([batch.unlabelled.data, batch.unlabelled.extra["key"]]))
     assert views.taught is views.clean
     assert views.hidden.shape == (6, 1, *PATCH)
     assert torch.equal(views.hidden, views.hidden[..., :1].expand_as(views.hidden))
@@ -99,7 +99,7 @@ def test_masks_hide_twelve_of_sixteen_columns_of_each_crop_anew(ready):
     assert not views.masked[views.hidden.expand_as(views.masked)].any()
     seen = ~views.hidden.expand_as(views.masked)
     assert torch.equal(views.masked[seen], views.clean[seen])
-    part = Batch(batch.unlabelled[1:2], batch.index[1:2], extra={"key": batch.extra["key"][1:2]})
+    part = rows_of(batch, slice(1, 2))
     assert torch.equal(method.views(part, RNG, LATER).hidden, views.hidden[[1, 4]])
     assert not torch.equal(method.views(batch, Rng.of(0)("views", 1), LATER).hidden, views.hidden)
     cubes = make(mask_shape="cube").views(batch, RNG, LATER).hidden
@@ -109,7 +109,7 @@ def test_masks_hide_twelve_of_sixteen_columns_of_each_crop_anew(ready):
 def test_augmented_views_are_turned_alike_and_noisy_each_for_itself(ready):
     method, batch = ready(augment="rotate_noise")
     views = method.views(batch, RNG, LATER)
-    plain = torch.cat([batch.unlabelled, batch.extra["key"]])
+    plain = torch.cat([batch.unlabelled.data, batch.unlabelled.extra["key"]])
     assert (views.clean - plain).abs().mean() > 0.01
     torch.testing.assert_close(views.clean.sum(), plain.sum(), rtol=0.2, atol=0)
     noise = views.taught - views.clean
@@ -140,7 +140,7 @@ def test_the_miner_goes_with_the_state_and_stays_off_the_device(source):
 def test_the_score_is_shown(ready):
     method, batch = ready(miner="anatomy", miner_steps=1)
     method.views(batch, RNG, LATER)
-    assert method.notes["score"].item() == pytest.approx(batch.extra["score"].mean().item())
+    assert method.notes["score"].item() == pytest.approx(batch.unlabelled.extra["score"].mean().item())
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_wrong_data_and_encoders_are_one_line(source):
     with pytest.raises(UsageError, match="sample 'photo' is none"):
         method.cut(Sample(torch.zeros(1, 4, 4), 0, name="photo"), Rng.of(0).numpy())
     with pytest.raises(UsageError, match="no key crops"):
-        method.views(Batch(torch.zeros(1, 1, *PATCH), torch.zeros(1, dtype=torch.int64)), RNG, LATER)
+        method.views(Batch(Samples(torch.zeros(1, 1, *PATCH), torch.zeros(1, dtype=torch.int64))), RNG, LATER)
     flat = attach_card(nn.Flatten(), channels=1, patch=PATCH, num_features=4)
     with pytest.raises(UsageError, match="tacit/vnet"):
         Alice(flat)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import UNLABELLED, Sample, Source, Spec
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import EncoderCard, with_card
@@ -61,18 +61,21 @@ def batch(classes=2, labelled=2, unlabelled=2, offset=(2, 0, -1)):
         return torch.rand(n, 1, *PATCH, generator=rng)
 
     offsets = torch.tensor([offset])
+    first, second = volumes(unlabelled), volumes(labelled)
+    target = torch.randint(classes, (labelled, *PATCH), generator=rng)
+    other, another = volumes(labelled), volumes(unlabelled)
     return Batch(
-        unlabelled=volumes(unlabelled),
-        index=torch.arange(4, 4 + unlabelled),
-        labelled=volumes(labelled),
-        target=torch.randint(classes, (labelled, *PATCH), generator=rng),
-        extra={
-            "labelled_index": torch.arange(labelled),
-            "labelled_second": volumes(labelled),
-            "second": volumes(unlabelled),
-            "labelled_offset": offsets.expand(labelled, 3),
-            "offset": offsets.expand(unlabelled, 3),
-        },
+        Samples(
+            first,
+            torch.arange(4, 4 + unlabelled),
+            extra={"second": another, "offset": offsets.expand(unlabelled, 3)},
+        ),
+        labelled=Samples(
+            second,
+            torch.arange(labelled),
+            target=target,
+            extra={"second": other, "offset": offsets.expand(labelled, 3)},
+        ),
     )
 
 
@@ -189,12 +192,12 @@ def test_a_patch_and_its_mask_are_the_same_voxels(turn):
         cut = method.cut(sample_of(Counting((12, 9, 18))), np.random.default_rng(seed))
         assert cut.data.shape == (1, *PATCH)
         assert cut.index == 5
-        torch.testing.assert_close(cut.mask.float(), cut.data[0])
+        torch.testing.assert_close(cut.target.float(), cut.data[0])
         steps = cut.data[0].diff(dim=2)
         assert (steps == 1).all()  # z is never turned
         seen.add(cut.data[0, 0, 0, 0].item())
     assert len(seen) > 6
-    assert method.cut(sample_of(Counting((12, 9, 18)), UNLABELLED), np.random.default_rng(0)).mask is None
+    assert method.cut(sample_of(Counting((12, 9, 18)), UNLABELLED), np.random.default_rng(0)).target is None
 
 
 def test_a_small_volume_is_centred_in_its_patch():
@@ -348,7 +351,7 @@ def test_tracoco_cuts_two_patches_that_share_voxels():
         theirs = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, PATCH, strict=True))
         assert torch.equal(main[ours], second[theirs])
         assert all(abs(o) <= n // 2 for o, n in zip(offset, PATCH, strict=True))
-        torch.testing.assert_close(cut.mask.float(), main)
+        torch.testing.assert_close(cut.target.float(), main)
         moved += any(offset)
     assert moved > 15
     alone = made(TraCoCo, translation=0.0, entropy=0.0)
@@ -360,17 +363,19 @@ def test_tracoco_cuts_two_patches_that_share_voxels():
 def test_both_patches_of_a_volume_have_one_brightness():
     method = made(TraCoCo, noise=0.0, cutmix="none")
     given = batch()
-    given.extra["second"], given.extra["labelled_second"] = given.unlabelled, given.labelled
+    for part in (given.unlabelled, given.labelled):
+        part.extra["second"] = part.data
     views = method.views(given, Rng.of(0)("views", 1), HALF)
     torch.testing.assert_close(views.drawn["second"], views.both)
-    ratio = (views.unlabelled / given.unlabelled)[given.unlabelled < 0.7]
+    ratio = (views.unlabelled / given.unlabelled.data)[given.unlabelled.data < 0.7]
     assert not torch.allclose(ratio, torch.ones_like(ratio), atol=1e-3)
 
 
 def test_tracoco_agrees_with_itself_where_nothing_was_moved():
     method = made(TraCoCo, noise=0.0, cutmix="none", brightness=0.0, entropy=0.0)
     given = batch(offset=(0, 0, 0))
-    given.extra["second"], given.extra["labelled_second"] = given.unlabelled, given.labelled
+    for part in (given.unlabelled, given.labelled):
+        part.extra["second"] = part.data
     losses = method.losses(method.views(given, Rng.of(0)("views", 1), HALF), HALF)
     assert losses["translation"].item() == pytest.approx(0, abs=1e-7)
     assert gradient(losses["translation"], method.encoder.parameters()).abs().max() < 1e-6
@@ -493,7 +498,7 @@ def test_views_are_a_function_of_seed_and_step():
 def test_a_batch_without_masks_is_refused():
     method = made(CPS)
     with pytest.raises(UsageError, match="learns from masks"):
-        method.views(Batch(torch.rand(2, 1, *PATCH), torch.arange(2)), Rng.of(0), HALF)
+        method.views(Batch(Samples(torch.rand(2, 1, *PATCH), torch.arange(2))), Rng.of(0), HALF)
 
 
 def test_the_supervised_views_are_the_patches():
@@ -501,5 +506,5 @@ def test_the_supervised_views_are_the_patches():
     given = batch()
     views = method.views(given, Rng.of(0), HALF)
     assert isinstance(views, Views)
-    assert torch.equal(views.both, torch.cat([given.labelled, given.unlabelled]))
+    assert torch.equal(views.both, torch.cat([given.labelled.data, given.unlabelled.data]))
     assert isinstance(method.cut(sample_of(Counting((9, 9, 17))), np.random.default_rng(0)), Sample)

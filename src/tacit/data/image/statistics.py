@@ -25,7 +25,7 @@ def colourful(source: Source) -> bool:
     if source.spec.shape[0] not in (3, 4):
         return False
     chosen = np.linspace(0, len(source) - 1, min(len(source), _LOOKS)).astype(np.int64)
-    rgb = source.batch(chosen).unlabelled[:, :3].int()
+    rgb = source.batch(chosen).data[:, :3].int()
     spread = (rgb.amax(1) - rgb.amin(1) > _GREY).float().mean((1, 2))
     return bool((spread > 0.01).float().mean() >= 0.05)
 
@@ -35,7 +35,7 @@ def channel_statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, 
     chosen = np.linspace(0, len(source) - 1, min(len(source), _ENOUGH)).astype(np.int64)
     total = torch.zeros(2, source.spec.shape[0], dtype=torch.float64)
     for start in range(0, len(chosen), _AT_ONCE):
-        pixels = source.batch(chosen[start : start + _AT_ONCE]).unlabelled.double() / 255
+        pixels = source.batch(chosen[start : start + _AT_ONCE]).data.double() / 255
         total += torch.stack([pixels.mean((2, 3)).sum(0), pixels.square().mean((2, 3)).sum(0)])
     mean, square = total / len(chosen)
     std = (square - mean.square()).clamp_min(0).sqrt().clamp_min(_FLOOR)

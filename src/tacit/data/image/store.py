@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.batch import Batch
+from tacit.batch import Samples
 from tacit.data.names import Names
 from tacit.data.source import Sample, Skipped, Source, Spec
 from tacit.errors import TacitError
@@ -49,11 +49,11 @@ class Images(Source):
             extra={"true_size": self.true_size[i]},
         )
 
-    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Batch:
+    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
         """The samples at these positions, (B, C, S, S) uint8."""
         positions = torch.as_tensor(index, dtype=torch.int64, device="cpu")
-        return Batch(
-            unlabelled=torch.from_numpy(self._read(positions.numpy())),
+        return Samples(
+            torch.from_numpy(self._read(positions.numpy())),
             index=positions,
             extra={"true_size": self.true_size[positions]},
         )

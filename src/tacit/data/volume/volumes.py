@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.batch import Batch
+from tacit.batch import Samples
 from tacit.data.names import Names
 from tacit.data.options import Options
 from tacit.data.reading import fingerprint_of
@@ -125,7 +125,7 @@ class Volume:
 class VolumeSample(Sample):
     """A volume as a sample: nothing is read until `data` or a box of `volume` is asked for.
 
-    label: -1 says that the mask, if there is one, is not to be read. mask: None, until a patch is cut.
+    label: -1 says that the mask, if there is one, is not to be read. target: None, until a patch is cut.
     """
 
     __slots__ = ("volume",)
@@ -136,7 +136,8 @@ class VolumeSample(Sample):
         self.label = label
         self.name = volume.name
         self.extra = {}
-        self.mask = None
+        self.target = None
+        self.length = None
 
     @property
     def data(self) -> Tensor:  # type: ignore[override]  # a field there, read on demand here
@@ -222,12 +223,12 @@ class Volumes(Source):
         i = range(len(self))[i]
         return VolumeSample(self.volume(i), i, int(self.labels[i]))
 
-    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Batch:
+    def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
         """The patches at the centres of these volumes, (B, C, *patch) float32; 0 outside of a volume."""
         positions = torch.as_tensor(index, dtype=torch.int64, device="cpu")
         patches = [self._centre(self.volume(i)) for i in positions.tolist()]
         stacked = torch.stack(patches) if patches else torch.empty((0, *self.spec.shape))
-        return Batch(unlabelled=stacked, index=positions)
+        return Samples(stacked, positions)
 
     def _centre(self, volume: Volume) -> Tensor:
         start = [(side - n) // 2 for side, n in zip(volume.shape, self.patch, strict=True)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.errors import UsageError
@@ -135,18 +135,15 @@ class SemiSupervised(Method):
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
         """Weak views of the labelled samples; of the unlabelled ones what the method asks for."""
-        if batch.labelled is None or batch.target is None:
+        if batch.labelled is None or batch.labelled.target is None:
             raise UsageError(f"{type(self).__name__} learns from labels, and the batch has none")
-        extra = batch.extra
-        labelled = self._view(
-            batch.labelled, extra["labelled_true_size"], extra["labelled_index"], rng("labelled"), self.weak
-        )
+        labelled = self._view(batch.labelled, rng("labelled"), self.weak)
         unlabelled = tuple(
-            self._view(batch.unlabelled, extra["true_size"], batch.index, rng(kind, i), self._warp(kind))
+            self._view(batch.unlabelled, rng(kind, i), self._warp(kind))
             for i, kind in enumerate(self.unlabelled_views)
         )
         mixing = self.draw_mixing(batch, rng("mixing"))
-        return Views(labelled, batch.target, unlabelled, batch.index, mixing)
+        return Views(labelled, batch.labelled.target, unlabelled, batch.unlabelled.index, mixing)
 
     def draw_mixing(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         """Weights and partners, for methods that mix samples."""
@@ -158,10 +155,17 @@ class SemiSupervised(Method):
         assert self.strong is not None
         return self.strong
 
-    def _view(self, images: Tensor, true_size: Tensor, index: Tensor, rng: Rng, warp: Warp) -> Tensor:
+    def _view(self, samples: Samples, rng: Rng, warp: Warp) -> Tensor:
         card = card_of(self.encoder)
         return warp_images(
-            images, true_size, index, rng, size=card.size, warp=warp, mean=card.mean, std=card.std
+            samples.data,
+            samples.extra["true_size"],
+            samples.index,
+            rng,
+            size=card.size,
+            warp=warp,
+            mean=card.mean,
+            std=card.std,
         )
 
     def losses(self, views: Views, step: Step) -> dict[str, Tensor]:

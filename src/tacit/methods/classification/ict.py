@@ -69,7 +69,7 @@ class ICT(SemiSupervised):
 
     def draw_mixing(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         """Weights and partners of both parts of the batch."""
-        device = batch.unlabelled.device
+        device = batch.unlabelled.data.device
         drawn = {
             "lambda": draw_lambda(rng("weight"), alpha=self.alpha, fold=False, device=device),
             "partner": partners(len(batch), rng("partner")).to(device),

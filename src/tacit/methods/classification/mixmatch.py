@@ -83,7 +83,7 @@ class MixMatch(SemiSupervised):
         """A weight and a partner for each of L + 2 U rows."""
         assert batch.labelled is not None
         rows = len(batch.labelled) + 2 * len(batch)
-        index = torch.arange(rows, device=batch.unlabelled.device)
+        index = torch.arange(rows, device=batch.unlabelled.data.device)
         return {
             "lambda": draw_lambdas(index, rng("weight"), alpha=self.alpha),
             "partner": partners(rows, rng("partner")).to(index.device),

@@ -114,7 +114,7 @@ class Semixup(SemiSupervised):
 
     def draw_mixing(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
         """Weights and partners: for labelled samples once, for unlabelled ones per mixed copy."""
-        device = batch.unlabelled.device
+        device = batch.unlabelled.data.device
         drawn = labelled_mixing(batch, rng, alpha=self.alpha, floor=self.labelled_floor)
         for k in range(self.n_mixes):
             drawn[f"lambda {k}"] = draw_lambda(

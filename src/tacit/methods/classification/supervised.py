@@ -72,7 +72,7 @@ def labelled_mixing(
 ) -> dict[str, Tensor]:
     """Weight and partners for mixing the labelled samples of a batch."""
     assert batch.labelled is not None
-    device = batch.labelled.device
+    device = batch.labelled.data.device
     return {
         "labelled_lambda": draw_lambda(
             rng("labelled weight"), alpha=alpha, fold=fold, floor=floor, device=device

@@ -131,10 +131,10 @@ class DeepClusterV2(MultiCrop):
         blocks = [torch.arange(size) + min(first, count - size) for first in range(0, count, size)]
         blocks += [blocks[-1]] * (-len(blocks) % world)  # each process has as many
         for mine in blocks[rank::world]:
-            batch = source.batch(mine).to(self.row.device)
+            samples = source.batch(mine).to(self.row.device)
             with still_statistics(self, still=True):
-                embeddings = self.embed_crops(self.crops(batch, Rng.of(0)("deepcluster"), small=0))
-            self.memory.write(self.row[batch.index], embeddings)
+                embeddings = self.embed_crops(self.crops(samples, Rng.of(0)("deepcluster"), small=0))
+            self.memory.write(self.row[samples.index], embeddings)
         self.memory.filled.fill_(1)
 
     def losses(self, views: Crops, step: Step) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.encoders.card import card_of
 from tacit.encoders.heads import mlp
 from tacit.encoders.zoo import fixed_size
@@ -48,15 +48,15 @@ class MultiCrop(Method):
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> Crops:
         """Two large crops and the small ones, as the encoder wants them."""
-        return self.crops(batch, rng, self.small)
+        return self.crops(batch.unlabelled, rng, self.small)
 
-    def crops(self, batch: Batch, rng: Rng, small: int) -> Crops:
+    def crops(self, samples: Samples, rng: Rng, small: int) -> Crops:
         """The same with another number of small crops."""
         card = card_of(self.encoder)
         return multi_crop(
-            batch.unlabelled,
-            batch.extra["true_size"],
-            batch.index,
+            samples.data,
+            samples.extra["true_size"],
+            samples.index,
             rng,
             size=card.size,
             augment=self.augment,

@@ -9,7 +9,7 @@ from tacit.data.source import Source
 
 
 def rows_of(source: Source) -> Tensor:
-    """(largest index + 1,) int64: the row of a sample in `source` by its `Batch.index`."""
+    """(largest index + 1,) int64: the row of a sample in `source` by its `Samples.index`."""
     index = torch.from_numpy(source.index) if hasattr(source, "index") else torch.arange(len(source))
     rows = torch.full((int(index.max()) + 1,), -1)
     rows[index] = torch.arange(len(index))

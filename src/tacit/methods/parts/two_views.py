@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.encoders.card import card_of
 from tacit.methods.base import Method
 from tacit.rng import Rng
@@ -20,14 +20,14 @@ class TwoViews(Method):
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> tuple[Tensor, Tensor]:
         """Two batches of views, each (U, C, size, size) float32, normalised as the encoder wants it."""
-        return self._view(batch, rng("first")), self._view(batch, rng("second"))
+        return self._view(batch.unlabelled, rng("first")), self._view(batch.unlabelled, rng("second"))
 
-    def _view(self, batch: Batch, rng: Rng) -> Tensor:
+    def _view(self, samples: Samples, rng: Rng) -> Tensor:
         card = card_of(self.encoder)
         return augment_images(
-            batch.unlabelled,
-            batch.extra["true_size"],
-            batch.index,
+            samples.data,
+            samples.extra["true_size"],
+            samples.index,
             rng,
             size=card.size,
             augment=self.augment,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import UNLABELLED, Sample, Source
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import card_of
@@ -117,16 +117,18 @@ class Segmentation(Method):
         box = turn.box(start, self.patch, volume.shape)
         mask = None if sample.label == UNLABELLED else turn.apply(volume.read_mask(*box))
         data = turn.apply(volume.read(*box))
-        return Sample(data, sample.index, sample.label, sample.name, extra, mask)
+        return Sample(data, sample.index, sample.label, sample.name, mask, extra=extra)
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
         """The patches as they were cut."""
-        if batch.labelled is None or batch.target is None:
+        labelled, unlabelled = batch.labelled, batch.unlabelled
+        if labelled is None or labelled.target is None:
             raise UsageError(f"{type(self).__name__} learns from masks, and the batch has none")
-        noise = rng("noise of", int(batch.index[0]))  # parts and processes of a step have other samples
-        return Views(batch.labelled, batch.target, batch.unlabelled, noise, self.draw(batch, rng))
+        noise = rng("noise of", int(unlabelled.index[0]))  # parts and processes of a step have other samples
+        drawn = self.draw(labelled, unlabelled, rng)
+        return Views(labelled.data, labelled.target, unlabelled.data, noise, drawn)
 
-    def draw(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+    def draw(self, labelled: Samples, unlabelled: Samples, rng: Rng) -> dict[str, Tensor]:
         """What a method draws beyond the patches."""
         return {}
 

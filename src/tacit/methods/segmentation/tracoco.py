@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Sample, Source
 from tacit.data.volume.volumes import VolumeSample
 from tacit.losses.ramps import gaussian_ramp
@@ -127,26 +127,22 @@ class TraCoCo(CoTraining):
     def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
         """Both patches with the brightness that their volume gets."""
         views = super().views(batch, rng, step)
-        index = batch.extra["labelled_index"]
+        assert batch.labelled is not None
         return views._replace(
-            labelled=self._lit(views.labelled, index, rng("labelled brightness")),
-            unlabelled=self._lit(views.unlabelled, batch.index, rng("brightness")),
+            labelled=self._lit(views.labelled, batch.labelled.index, rng("labelled brightness")),
+            unlabelled=self._lit(views.unlabelled, batch.unlabelled.index, rng("brightness")),
         )
 
-    def draw(self, batch: Batch, rng: Rng) -> dict[str, Tensor]:
+    def draw(self, labelled: Samples, unlabelled: Samples, rng: Rng) -> dict[str, Tensor]:
         """The second patches, and the boxes of CutMix."""
-        extra, drawn = batch.extra, {}
+        drawn = {}
         if self.translates:
-            labelled = self._lit(
-                extra["labelled_second"], extra["labelled_index"], rng("labelled brightness")
-            )
-            unlabelled = self._lit(extra["second"], batch.index, rng("brightness"))
-            drawn["second"] = torch.cat([labelled, unlabelled])
-            drawn["offset"] = torch.cat([extra["labelled_offset"], extra["offset"]])
+            first = self._lit(labelled.extra["second"], labelled.index, rng("labelled brightness"))
+            second = self._lit(unlabelled.extra["second"], unlabelled.index, rng("brightness"))
+            drawn["second"] = torch.cat([first, second])
+            drawn["offset"] = torch.cat([labelled.extra["offset"], unlabelled.extra["offset"]])
         if self.cutmix != "none":
-            index = torch.cat(
-                [-1 - extra["labelled_index"], batch.index]
-            )  # apart from the unlabelled numbers
+            index = torch.cat([-1 - labelled.index, unlabelled.index])  # no number occurs in both
             drawn["box"], drawn["partner"] = cutmix_boxes(
                 len(index), self.patch, rng("cutmix"), index, axes=tuple(self.cutmix_axes)
             )

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Step
+from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source
 from tacit.errors import UsageError, unknown
 from tacit.losses.gather import rank_and_world
@@ -32,7 +32,7 @@ from tacit.views.slices import draw_mask
 from tacit.views.volume_transforms import SEVEN, VolumeChanges
 
 Clustering = Literal["swav", "deepcluster"]
-Embed = Callable[[Batch, Rng], tuple[Tensor, list[Tensor]]]
+Embed = Callable[[Samples, Rng], tuple[Tensor, list[Tensor]]]
 INTRA, MASK, INTER = range(3)
 LOSSES = ("intra", "mask", "inter")
 PROTOTYPES = 64
@@ -210,13 +210,14 @@ class JointImageVolume(SlicesAndVolumes):
         """What the step's phase looks at."""
         phase = self.phases.phase(step)
         if phase == INTRA:
-            if "images" in batch.extra and self.images is None and self.clustering == "deepcluster":
+            if batch.beside is not None and self.images is None and self.clustering == "deepcluster":
                 raise UsageError("deepcluster must know the source of the images beside: set method.images")
             return self.image_views(batch, rng)
-        views = self.volume_views(batch, rng)
+        volumes = batch.unlabelled
+        views = self.volume_views(volumes, rng)
         if phase == INTER:
             return views
-        mask = draw_mask(batch.index, rng("mask"), self.mask_ratio, batch.unlabelled.shape[-1])
+        mask = draw_mask(volumes.index, rng("mask"), self.mask_ratio, volumes.data.shape[-1])
         return views._replace(mask=mask)
 
     def losses(self, views: ImageViews | VolumeViews, step: Step) -> dict[str, Tensor]:
@@ -272,17 +273,17 @@ class JointImageVolume(SlicesAndVolumes):
             objective.filled.fill_(1)
         objective.cluster(Rng.of(0)("joint", phase, step.epoch))
 
-    def _all_slices(self, batch: Batch, rng: Rng) -> tuple[Tensor, list[Tensor]]:
-        which = torch.arange(self.slices, device=batch.index.device).expand(len(batch), -1)
-        views = self.slice_views(batch, which, rng, small=0)
+    def _all_slices(self, volumes: Samples, rng: Rng) -> tuple[Tensor, list[Tensor]]:
+        which = torch.arange(self.slices, device=volumes.index.device).expand(len(volumes), -1)
+        views = self.slice_views(volumes, which, rng, small=0)
         return views.rows, self.embed_crops(views)
 
-    def _all_beside(self, batch: Batch, rng: Rng) -> tuple[Tensor, list[Tensor]]:
-        views = self.beside_views(batch.unlabelled, batch.extra["true_size"], batch.index, rng, small=0)
+    def _all_beside(self, images: Samples, rng: Rng) -> tuple[Tensor, list[Tensor]]:
+        views = self.beside_views(images, rng, small=0)
         return views.rows, self.embed_crops(views)
 
-    def _all_volumes(self, batch: Batch, rng: Rng) -> tuple[Tensor, list[Tensor]]:
-        views = self.volume_views(batch, rng)
+    def _all_volumes(self, volumes: Samples, rng: Rng) -> tuple[Tensor, list[Tensor]]:
+        views = self.volume_views(volumes, rng)
         return views.rows, self.embed_views(views)
 
     @torch.no_grad()
@@ -298,11 +299,12 @@ class JointImageVolume(SlicesAndVolumes):
         blocks = [torch.arange(size) + min(first, count - size) for first in range(0, count, size)]
         blocks += [blocks[-1]] * (-len(blocks) % world)  # each process has as many
         for mine in blocks[rank::world]:
-            batch = source.batch(mine).to(self.row.device)
+            samples = source.batch(mine).to(self.row.device)
             if source is self.images:
-                batch.index = mine.to(self.row.device)  # a part of a source names its samples by the whole's
+                # a part of a source names its samples by the whole's positions
+                samples.index = mine.to(self.row.device)
             with still_statistics(self, still=True):
-                memory.write(*embed(batch, Rng.of(0)("joint")))
+                memory.write(*embed(samples, Rng.of(0)("joint")))
 
 
 def _check_clusters(level: int, clusters: int, samples: int, which: str) -> None:

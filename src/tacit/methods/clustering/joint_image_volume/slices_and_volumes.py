@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch
+from tacit.batch import Batch, Samples
 from tacit.data.source import Sample, Source
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import card_of
@@ -59,9 +59,8 @@ class VolumeViews(NamedTuple):
 class SlicesAndVolumes(Method):
     """Crops of slices, and of images beside them, and differently changed volumes, for a slice encoder.
 
-    images: a second source, of images, if there is one; set before `prepare`. A batch brings some of them in
-        `extra`: images (M, C, S, S) uint8, images_true_size (M, 2), and images_index (M,), pass over the
-        images x their number + position.
+    images: a second source, of images, if there is one; set before `prepare`. A batch has some of them
+        `beside`, numbered by pass over the images x their count + position.
     """
 
     modality = "volume"
@@ -128,48 +127,47 @@ class SlicesAndVolumes(Method):
             start.append(int(rng.integers(room + 1)) if self.crop == "random" and room > 0 else room // 2)
         return Sample(sample.volume.read(start, self.patch), sample.index, sample.label, sample.name)
 
-    def volume_views(self, batch: Batch, rng: Rng) -> VolumeViews:
+    def volume_views(self, volumes: Samples, rng: Rng) -> VolumeViews:
         """Two views of each volume."""
         card = card_of(self.encoder)
-        normal = Normal.of(card.mean, card.std, batch.unlabelled.shape[1])
-        mean, std = (batch.unlabelled.new_tensor(numbers)[:, None, None, None] for numbers in normal)
-        views = two_views(batch.unlabelled, batch.index, rng("volumes"), self.changes)
+        normal = Normal.of(card.mean, card.std, volumes.data.shape[1])
+        mean, std = (volumes.data.new_tensor(numbers)[:, None, None, None] for numbers in normal)
+        views = two_views(volumes.data, volumes.index, rng("volumes"), self.changes)
         first, second = ((view - mean) / std for view in views)
-        return VolumeViews(first, second, self.row[batch.index])
+        return VolumeViews(first, second, self.row[volumes.index])
 
     def image_views(self, batch: Batch, rng: Rng) -> ImageViews:
         """Crops of some slices of each volume, and of the images beside them."""
-        slices = batch.unlabelled.shape[-1]
-        which = draw_slices(batch.index, rng("slices"), min(self.slices_per_volume, slices), slices)
-        views = self.slice_views(batch, which, rng, self.small)
-        if "images" not in batch.extra:
+        volumes = batch.unlabelled
+        slices = volumes.data.shape[-1]
+        which = draw_slices(volumes.index, rng("slices"), min(self.slices_per_volume, slices), slices)
+        views = self.slice_views(volumes, which, rng, self.small)
+        if batch.beside is None:
             return views
-        images, true_size, index = (batch.extra[f"images{part}"] for part in ("", "_true_size", "_index"))
-        beside = self.beside_views(images, true_size, index, rng, self.small)
+        beside = self.beside_views(batch.beside, rng, self.small)
         crops = tuple(torch.cat(pair) for pair in zip(views.crops, beside.crops, strict=True))
         return ImageViews(crops, torch.cat([views.rows, beside.rows]))
 
-    def slice_views(self, batch: Batch, which: Tensor, rng: Rng, small: int) -> ImageViews:
+    def slice_views(self, volumes: Samples, which: Tensor, rng: Rng, small: int) -> ImageViews:
         """Crops of these slices, (B, k), of each volume."""
-        slices = batch.unlabelled.shape[-1]
-        images, true_size = slice_images(batch.unlabelled, which)
-        number = (batch.index[:, None] * slices + which).flatten()
-        rows = (self.row[batch.index][:, None] * slices + which).flatten()
+        slices = volumes.data.shape[-1]
+        images, true_size = slice_images(volumes.data, which)
+        number = (volumes.index[:, None] * slices + which).flatten()
+        rows = (self.row[volumes.index][:, None] * slices + which).flatten()
         return ImageViews(self._crops(images, true_size, number, rng("slice"), small), rows)
 
-    def beside_views(
-        self, images: Tensor, true_size: Tensor, index: Tensor, rng: Rng, small: int
-    ) -> ImageViews:
-        """Crops of images (M, C, S, S), whose numbers come after those of all slices."""
-        channels = card_of(self.encoder).channels
-        if images.shape[1] != channels:
+    def beside_views(self, images: Samples, rng: Rng, small: int) -> ImageViews:
+        """Crops of images, whose numbers come after those of all slices."""
+        own, channels = images.data.shape[1], card_of(self.encoder).channels
+        if own != channels:
             raise UsageError(
-                f"the images beside the volumes have {images.shape[1]} channel(s), the volumes {channels}: "
+                f"the images beside the volumes have {own} channel(s), the volumes {channels}: "
                 "give both as many"
             )
         count = 1 if self.images is None else len(self.images)
-        rows = self.volumes * self.slices + index % count
-        return ImageViews(self._crops(images, true_size, index, rng("beside"), small), rows)
+        rows = self.volumes * self.slices + images.index % count
+        crops = self._crops(images.data, images.extra["true_size"], images.index, rng("beside"), small)
+        return ImageViews(crops, rows)
 
     def _crops(
         self, images: Tensor, true_size: Tensor, index: Tensor, rng: Rng, small: int

@@ -267,7 +267,7 @@ class Alice(Method):
             "key_centre": torch.tensor(match.found),
         }
         data = crop(query.volume, match.query, patch, inside=self.inside)
-        return Sample(data, sample.index, sample.label, sample.name, extra)
+        return Sample(data, sample.index, sample.label, sample.name, extra=extra)
 
     def _others(self, sample: Sample, rng: np.random.Generator) -> list[Candidate]:
         """The memory: other volumes; the sample's own if there is no other."""
@@ -280,13 +280,14 @@ class Alice(Method):
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
         """Both crops, and two masks that do not know of each other."""
-        if "key" not in batch.extra:
+        samples = batch.unlabelled
+        if "key" not in samples.extra:
             raise UsageError("alice: the batch has no key crops; its samples must come through Alice.cut")
-        clean = torch.cat([batch.unlabelled, batch.extra["key"]]).float()
+        clean = torch.cat([samples.data, samples.extra["key"]]).float()
         # numbers of their own for the keys, so that both crops of a sample get different draws
-        index = torch.cat([batch.index, -1 - batch.index])
-        if "score" in batch.extra:
-            self.note("score", batch.extra["score"].float().mean())
+        index = torch.cat([samples.index, -1 - samples.index])
+        if "score" in samples.extra:
+            self.note("score", samples.extra["score"].float().mean())
         taught = seen = clean
         if self.augment:
             clean = _turned(clean, rng("angle"), index)
@@ -295,7 +296,7 @@ class Alice(Method):
         half = len(batch)
         hidden = torch.cat(
             [
-                block_mask(half, clean.shape[2:], block, ratio, rng("mask", name), batch.index, shape=shape)
+                block_mask(half, clean.shape[2:], block, ratio, rng("mask", name), samples.index, shape=shape)
                 for name in ("query", "key")
             ]
         ).to(clean.device)
