@@ -71,6 +71,8 @@ def test_what_the_user_names_comes_before_the_preset(labelled_folder, tmp_path):
     )
     settings = run.settings()
     assert (settings["epochs"], settings["batch_size"]) == (1, 20)
+    assert settings["record"]["recipe"]["optimizer"] == "adam"
+    assert settings["record"]["recipe"]["lr"] == 1e-3
     assert settings["encoder"] == "tacit/convnet?width=64&depth=3"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from tacit.evaluation.features import keeping_modes
+from tacit.encoders.modes import keeping_modes
 
 LEAST = 32
 """Pictures from which statistics are estimated again, at least (our choice: fewer know them worse than the

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,6 @@ from tacit.encoders.card import EncoderCard, card_of
 from tacit.views.image import centre_view
 
 Embed = Callable[[Samples], Tensor]
-
-
-@contextmanager
-def keeping_modes(*modules: nn.Module) -> Iterator[None]:
-    """After the block every layer is in training or evaluation mode as it was, also where they differ."""
-    modes = [(layer, layer.training) for module in modules for layer in module.modules()]
-    try:
-        yield
-    finally:
-        for layer, mode in modes:
-            layer.training = mode
 
 
 def still_view(samples: Samples, card: EncoderCard) -> Tensor:

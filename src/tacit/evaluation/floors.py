@@ -16,7 +16,8 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from tacit.data.source import Source
-from tacit.evaluation.features import Embed, encoder_features, extract, keeping_modes, pixel_features
+from tacit.encoders.modes import keeping_modes
+from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
 
 FREQUENT, PIXELS, START = "most frequent class", "pixels", "start encoder"
 MOST = 2000

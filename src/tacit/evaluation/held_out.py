@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tacit.batch import Samples
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
+from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.batch_statistics import (
     LEAST,
     Modes,
@@ -19,7 +20,7 @@ from tacit.evaluation.batch_statistics import (
     settled,
     tracking_layers,
 )
-from tacit.evaluation.features import extract, keeping_modes, still_view
+from tacit.evaluation.features import extract, still_view
 from tacit.evaluation.floors import balanced_accuracy
 from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
 from tacit.methods.classification.base import SemiSupervised

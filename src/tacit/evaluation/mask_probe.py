@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from tacit.data.source import Source
 from tacit.data.volume.volumes import volumes_of
+from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.batch_statistics import Modes, by_batch, settled, tracking_layers
-from tacit.evaluation.features import keeping_modes
 from tacit.evaluation.online import OnlineProbe, at_most
 from tacit.evaluation.segmentation import dice_score, mean_of_known
 from tacit.evaluation.segmenter import Predict, count_windows, predicted_pairs

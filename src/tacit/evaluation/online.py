@@ -8,8 +8,9 @@ from torch import nn
 
 from tacit.data.labels import stratified_split
 from tacit.data.source import UNLABELLED, Source
+from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.collapse import effective_rank, feature_std
-from tacit.evaluation.features import Embed, encoder_features, extract, keeping_modes, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
 from tacit.evaluation.floors import PIXELS, START
 from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
@@ -52,9 +53,8 @@ class OnlineProbe:
         """What `look` gives and, with labels, `knn` (accuracy). The encoder's mode is kept."""
         values = self.look(encoder, device)
         if self.has_labels:
-            training = encoder.training
-            values["knn"] = self._knn(encoder_features(encoder, device))
-            encoder.train(training)
+            with keeping_modes(encoder):
+                values["knn"] = self._knn(encoder_features(encoder, device))
         return values
 
     def floors(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
@@ -67,9 +67,9 @@ class OnlineProbe:
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """`effective_rank` and `feature_std` of the same few images each time, without labels."""
-        training = encoder.training
-        features = torch.from_numpy(extract(encoder_features(encoder, device), self.source, self.health))
-        encoder.train(training)
+        with keeping_modes(encoder):
+            embed = encoder_features(encoder, device)
+            features = torch.from_numpy(extract(embed, self.source, self.health))
         return {"effective_rank": effective_rank(features), "feature_std": feature_std(features)}
 
     def _knn(self, embed: Embed) -> float:

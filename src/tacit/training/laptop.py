@@ -40,16 +40,17 @@ def laptop(learns: type[Method], samples: int, side: int) -> dict[str, Any]:
 
     Chosen on validation parts, see docs/laptop.md.
     """
+    adam = {"optimizer": "adam", "lr": 1e-3, "lr_scaling": "none"}
     if learns.learns is not None:
         batch = min(64, samples)
         encoder = "tacit/convnet" if side <= _SMALL else "tacit/convnet?depth=4"
         epochs = max(1, round(STEPS / max(1, samples // batch)))
-        return {"encoder": encoder, "batch_size": batch, "mu": 2.0, "epochs": epochs, "optimizer": "adam",
-                "lr": 1e-3, "lr_scaling": "none", "weight_decay": 0.0, "schedule": "cosine 7/16"}  # fmt: skip
+        schedule = {"weight_decay": 0.0, "schedule": "cosine 7/16"}
+        return {"encoder": encoder, "batch_size": batch, "mu": 2.0, "epochs": epochs, **adam, **schedule}
     batch = min(128 if samples >= _LEAST else 64, samples)
     # 256 features either way; twice the width for larger pictures would take four times as long
     encoder = f"tacit/convnet?{'width=64&depth=3' if side <= _SMALL else 'width=32&depth=4'}"
-    return {"encoder": encoder, "batch_size": batch, "epochs": pretraining_epochs(samples, batch)}
+    return {"encoder": encoder, "batch_size": batch, "epochs": pretraining_epochs(samples, batch), **adam}
 
 
 def pretraining_epochs(samples: int, batch: int) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from tacit.encoders.cached import cached_encoders
 from tacit.encoders.card import card_of
+from tacit.encoders.modes import evaluating
 from tacit.evaluation.features import still_view
 from tacit.evaluation.subject import pick_device
 from tacit.methods.base import Method
@@ -55,14 +56,14 @@ def propose(arguments: Mapping[str, Any], method: Method, teaching: Teaching | N
 def _seconds_per_image(method: Method, teaching: Teaching, device: str) -> float:
     """Of one forward pass, on the device of the run; nothing of the method changes."""
     where, encoder = pick_device(device), method.encoder
-    mode, home = encoder.training, next(encoder.parameters()).device
-    encoder.to(where).eval()
+    home = next(encoder.parameters()).device
     first = teaching.pool.batch(range(min(_TRIED, len(teaching.pool))))
     batch = still_view(first.to(where), card_of(encoder))
     passed = []
-    for _ in range(_TRIES):  # the shortest: the first warms up, and others may use the machine
-        began = time.monotonic()
-        encoder(batch)
-        passed.append(time.monotonic() - began)
-    encoder.to(home).train(mode)
+    with evaluating(encoder.to(where)):
+        for _ in range(_TRIES):  # the shortest: the first warms up, and others may use the machine
+            began = time.monotonic()
+            encoder(batch)
+            passed.append(time.monotonic() - began)
+    encoder.to(home)
     return min(passed) / len(batch)

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, Spec
 from tacit.encoders.card import attach_card
+from tacit.encoders.modes import still_statistics
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
 from tacit.methods.classification.base import Views
 from tacit.methods.classification.supervised import mixed_cross_entropy
-from tacit.methods.parts.batch_norm import still_statistics
 from tacit.methods.parts.rows import rows_of
 from tacit.methods.parts.teacher import follow, frozen_copy
 from tacit.methods.registry import method_class, own_methods

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
+from tacit.encoders.modes import still_statistics
 from tacit.errors import UsageError
 from tacit.methods.base import Method
-from tacit.methods.parts.batch_norm import still_statistics
 from tacit.methods.parts.teacher import follow, follow_buffers, frozen_copy, momentum_at
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from tacit.batch import Batch, Step
+from tacit.encoders.modes import still_statistics
 from tacit.errors import UsageError
 from tacit.losses.consistency import semixup_consistency
 from tacit.losses.ramps import linear_ramp
 from tacit.methods.classification.base import SemiSupervised, View, Views
 from tacit.methods.classification.supervised import labelled_mixing, mixed_cross_entropy
-from tacit.methods.parts.batch_norm import still_statistics
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
 from tacit.views.mix import draw_lambda, mix, partners

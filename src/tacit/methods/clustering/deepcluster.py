@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from tacit.batch import Step
 from tacit.data.source import Source
+from tacit.encoders.modes import still_statistics
 from tacit.losses.gather import rank_and_world
 from tacit.methods.clustering.swav import AUGMENT
-from tacit.methods.parts.batch_norm import still_statistics
 from tacit.methods.parts.cluster_memory import ClusterMemory
 from tacit.methods.parts.multi_crop import MultiCrop
 from tacit.methods.parts.rows import rows_of

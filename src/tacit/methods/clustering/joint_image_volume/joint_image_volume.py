@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source
+from tacit.encoders.modes import evaluating, still_statistics
 from tacit.errors import UsageError, unknown
 from tacit.losses.gather import rank_and_world
 from tacit.losses.masked_slices import masked_slice_loss
@@ -19,11 +20,9 @@ from tacit.methods.clustering.joint_image_volume.slices_and_volumes import (
     Place,
     SlicesAndVolumes,
     VolumeViews,
-    evaluating,
 )
 from tacit.methods.clustering.swav import AUGMENT
 from tacit.methods.parts.assignments import SwappedAssignments
-from tacit.methods.parts.batch_norm import still_statistics
 from tacit.methods.parts.cluster_memory import ClusterMemory
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng

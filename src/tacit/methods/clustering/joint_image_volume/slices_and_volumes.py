@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -198,16 +196,3 @@ class SlicesAndVolumes(Method):
     def embed_views(self, views: VolumeViews) -> list[Tensor]:
         """(B, d) float32 unit vectors Z of both views, whose slices share BatchNorm's statistics."""
         return list(self.encoder(torch.cat([views.first, views.second])).float().chunk(2))
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Within the block the modules are in eval mode; after it, each part as it was."""
-    before = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
