@@ -37,6 +37,7 @@ def open_source(
     size: int | None = None,
     max_size: int = LARGEST_AUTOMATIC,
     channels: int | None = None,
+    white: int | None = None,
     on_bad_file: Literal["stop", "skip"] = "stop",
     cache: str | Path | None = None,
     progress: bool = True,
@@ -62,6 +63,8 @@ def open_source(
     max_size: the largest side that is chosen by default.
     channels: 1 grey, 3 RGB, 4 with transparency; by default 1 if all images are grey, else 3. Arrays:
         theirs. Volumes: how many they must have; by default as most of them.
+    white: images with more than 8 bits: the value that becomes 255, so that other data look as those did that
+        an encoder was learned from. By default the brightest of some images decides.
     on_bad_file: "stop" at the first file that cannot be used, or "skip" all of them and list them in
         `source.skipped`.
     cache: folder for the decoded images; by default $TACIT_CACHE, or the user's cache folder.
@@ -85,6 +88,7 @@ def open_source(
         ("max_size", max_size, 4),
         ("channels", channels, 1),
         ("workers", workers, 1),
+        ("white", white, 1),
     ):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
@@ -95,7 +99,7 @@ def open_source(
             return where
         return _grouped(_relabelled(copy.copy(where), labels), groups)
     options = Options(
-        size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size
+        size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size, white
     )
     return _grouped(_relabelled(_read(where, options, wishes), labels), groups)
 

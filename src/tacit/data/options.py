@@ -21,6 +21,7 @@ class Options:
     progress: bool = True
     workers: int | None = None
     max_size: int = LARGEST_AUTOMATIC
+    white: int | None = None
 
     @property
     def threads(self) -> int:

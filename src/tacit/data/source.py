@@ -26,12 +26,14 @@ class Spec:
         for volumes (C, X, Y, Z) of the patch at the centre.
     classes: the classes' names in the order of their numbers, empty without labels.
     target: whether a label is a class, or a mask whose values are the classes.
+    white: of images, the value of those with more than 8 bits that became 255; 0 where there are none.
     """
 
     modality: Modality
     shape: tuple[int, ...]
     classes: tuple[str, ...] = ()
     target: Target = "class"
+    white: int = 0
 
 
 class Skipped(NamedTuple):

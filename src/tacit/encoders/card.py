@@ -23,6 +23,9 @@ class EncoderCard:
     patch: for volumes, sides (X, Y, Z) of the input in voxels.
     window: for volumes, which intensities became [0, 1], in the words that their reader understands.
     spacing: for volumes, (X, Y, Z) size of a voxel in millimetres.
+    stored: for images, the side in pixels to which files are brought before a view of `size` is cut; 0: the
+        data decide, as long as nothing was learned.
+    white: for images with more than 8 bits, the value that becomes 1; 0: the data decide.
     learned: whether the weights were learned. It says nothing of how an encoder was built, so that cards that
         differ in it alone are equal.
     """
@@ -38,6 +41,8 @@ class EncoderCard:
     patch: tuple[int, ...] = ()
     window: str = ""
     spacing: tuple[float, ...] = ()
+    stored: int = 0
+    white: int = 0
     learned: bool = field(default=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def encoder_for(
     """The encoder, the data opened with the channels and resolution that it wants, and its spec string.
 
     what: a run folder, a spec string, or a module with a card.
-    open_data: `open_source` with all filled in but `channels` and `max_size`.
+    open_data: `open_source` with all filled in but what the encoder decides.
 
     Raises:
         UsageError: no run, no such encoder, no data, or a number of channels that does not fit.
@@ -77,7 +77,12 @@ def open_for(encoder: nn.Module, open_data: Callable[..., Source]) -> Source:
         form = {"window": card.window or None, "spacing": card.spacing or None, "patch": card.patch or None}
         opened = open_data(**form)
     else:
-        opened = open_data(channels=card.channels, max_size=store_limit(card.size))
+        opened = open_data(
+            channels=card.channels,
+            size=card.stored or None,
+            max_size=store_limit(card.size),
+            white=card.white or None,
+        )
     if opened.spec.modality != card.modality:
         raise UsageError(
             f"the encoder was learned from {card.modality}s, the data are {opened.spec.modality}s"

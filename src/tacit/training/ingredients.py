@@ -72,6 +72,8 @@ def open_data(arguments: Mapping[str, Any]) -> tuple[Source, int]:
     elif size is None:
         size = fixed_size(encoder)
     asked = {name: arguments[name] for name in ("window", "spacing", "patch")}
+    if card is not None:
+        asked |= {"size": card.stored or None, "white": card.white or None}
     source = _open(arguments, channels=channels, max_size=store_limit(size or LARGEST_VIEW), **asked)
     if source.spec.modality == "volume":
         if arguments["size"] is not None:
@@ -180,6 +182,9 @@ def start_encoder(arguments: Mapping[str, Any], source: Source, side: int) -> nn
             small_input=arguments["small_input"],
             seed=arguments["seed"],
         )
+    if source.spec.modality == "image" and not card_of(encoder).stored:
+        seen = replace(card_of(encoder), stored=source.spec.shape[-1], white=source.spec.white)
+        with_card(encoder, seen)
     if card_of(encoder).channels != channels:
         raise UsageError(
             f"the encoder takes {card_of(encoder).channels} channel(s), the data have {channels}"

@@ -47,7 +47,7 @@ def store_images(originals: Originals, options: Options) -> StoredImages:
         BadFile: a file cannot be used and `on_bad_file` is "stop"; the first one in the order of names.
         TacitError: no file can be used, or the cache cannot be written.
     """
-    alias = options.aliases / _key(originals, options.size, options.max_size, options.channels)
+    alias = options.aliases / _key(originals, options.size, options.max_size, options.channels, options.white)
     store = _aliased(alias, options.stores) or _built(alias, originals, options)
     if store.skipped and options.on_bad_file == "stop":
         raise BadFile(*store.skipped[0])

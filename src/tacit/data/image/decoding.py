@@ -50,11 +50,15 @@ class Header(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What every image of a store is brought to. `white`: the value of a deep image that becomes 255."""
+    """What every image of a store is brought to.
+
+    white: the value of a deep image that becomes 255. deep: whether there are any, or white was asked for.
+    """
 
     channels: int
     size: int
     white: int
+    deep: bool = False
 
 
 class Decoded(NamedTuple):

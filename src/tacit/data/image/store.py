@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tacit.batch import Samples
+from tacit.data.image.decoding import FULL_WHITE
 from tacit.data.names import Names
 from tacit.data.source import Sample, Skipped, Source, Spec
 from tacit.errors import TacitError
@@ -88,6 +90,8 @@ class StoredImages(Images):
         super().__init__(self.pixels, true_size, names, meta["fingerprint"])
         self.skipped = tuple(Skipped(*entry) for entry in meta["skipped"])
         self.white: int = meta["white"]
+        if meta.get("deep", self.white != FULL_WHITE):  # older stores say the white alone
+            self.spec = replace(self.spec, white=self.white)
         self._left_out: list[int] = meta["left_out"]
 
     def kept(self, values: np.ndarray) -> np.ndarray:

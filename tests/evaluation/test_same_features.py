@@ -1,0 +1,104 @@
+"""A file's features do not depend on which other files lie beside it."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tacit
+from tacit.cli.main import main
+
+TINY = {"encoder": "tacit/convnet?width=8", "epochs": 1, "batch_size": 16, "device": "cpu", "quiet": True}
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def deep(rng, peak):
+    """16 bits of grey: stripes up to about this value."""
+    y, x = np.mgrid[:24, :24]
+    wave = 0.5 + 0.5 * np.sin(x * rng.uniform(0.3, 0.8) + y * rng.uniform(0.3, 0.8) + rng.uniform(0, 6))
+    return (wave * peak * rng.uniform(0.9, 1)).astype(np.uint16)
+
+
+@pytest.fixture
+def depths(tmp_path):
+    """Bright and dim 16-bit pictures to learn from; the same dim ones alone, and among bright ones."""
+    rng = np.random.default_rng(0)
+    for i in range(32):
+        save(tmp_path / "train" / ("dim", "bright")[i % 2] / f"{i:02}.png", deep(rng, (6000, 60000)[i % 2]))
+    for i in range(4):
+        dim = deep(rng, 6000)
+        save(tmp_path / "alone" / f"dim{i}.png", dim)
+        save(tmp_path / "mixed" / f"dim{i}.png", dim)
+        save(tmp_path / "mixed" / f"very bright{i}.png", deep(rng, 60000))
+    return tmp_path
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """Fine pictures of 48 pixels to learn from; one alone, and among thumbnails."""
+    rng = np.random.default_rng(0)
+    for i in range(32):
+        save(tmp_path / "train" / f"{i:02}.png", (rng.integers(0, 2, (48, 48)) * 255).astype(np.uint8))
+    one = (rng.integers(0, 2, (48, 48)) * 255).astype(np.uint8)
+    save(tmp_path / "alone" / "dim0.png", one)
+    save(tmp_path / "mixed" / "dim0.png", one)
+    for i in range(20):
+        save(tmp_path / "mixed" / f"thumb{i:02}.png", rng.integers(0, 255, (12, 12), dtype=np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", ["depths", "sides"])
+def test_features_are_the_same_alone_and_among_others(case, request):
+    folder = request.getfixturevalue(case)
+    run = tacit.fit("dcl", folder / "train", out=folder / "run", labels="none", **TINY)
+    found = {}
+    for place in ("alone", "mixed"):
+        table = tacit.embed(run.folder, folder / place, folder / f"{place}.npz", device="cpu")
+        with np.load(table) as archive:
+            names = [str(name) for name in archive["name"]]
+            found[place] = archive["embedding"][[i for i, n in enumerate(names) if n.startswith("dim")]]
+    assert found["alone"].shape[0] >= 1
+    np.testing.assert_allclose(found["alone"], found["mixed"], rtol=1e-5, atol=1e-7)
+
+
+def test_the_card_says_what_decided(depths):
+    run = tacit.fit("dcl", depths / "train", out=depths / "run", labels="none", **TINY)
+    card = run.encoder().card
+    assert (card.stored, card.white) == (24, 65535)
+    again = tacit.fit("dcl", depths / "alone", out=depths / "more", **{**TINY, "batch_size": 4,
+                      "encoder": f"run:{run.folder}"})  # fmt: skip
+    assert (again.encoder().card.stored, again.encoder().card.white) == (24, 65535)
+
+
+def test_pictures_of_eight_bits_leave_the_white_open(sides):
+    run = tacit.fit("dcl", sides / "train", out=sides / "run", **TINY)
+    assert (run.encoder().card.stored, run.encoder().card.white) == (48, 0)
+
+
+def test_brighter_pictures_than_those_learned_from_are_told(depths, capsys):
+    run = tacit.fit("dcl", depths / "alone", out=depths / "run", **{**TINY, "batch_size": 4})
+    assert run.encoder().card.white == 8191
+    assert (
+        main(["embed", str(run.folder), "--data", str(depths / "mixed"), "--out", str(depths / "x.npz")]) == 0
+    )
+    said = capsys.readouterr().err
+    assert "warning: values up to" in said
+    assert "are cut off at 8191" in said
+
+
+def test_predictions_are_the_same_alone_and_among_others(depths):
+    run = tacit.fit("supervised", depths / "train", out=depths / "run", labels_per_class=6, **TINY)
+    rows = {}
+    for place in ("alone", "mixed"):
+        out = depths / f"{place}.csv"
+        tacit.predict(run.folder, depths / place, out, device="cpu")
+        with out.open() as file:
+            found = [row for row in csv.DictReader(file) if row["file"].startswith("dim")]
+        rows[place] = [[float(row[name]) for name in ("p_bright", "p_dim")] for row in found]
+    assert len(rows["alone"]) == 4
+    np.testing.assert_allclose(rows["alone"], rows["mixed"], atol=1e-5)
