@@ -45,6 +45,8 @@ class Method(nn.Module):
     encoder: nn.Module  # what is kept
     kept: str = "trained"  # which of `candidates` is evaluated, and becomes `encoder` in `finish`
     images: Source | None = None  # the second source, set before `prepare`
+    beside_each: int = 1  # samples of the second source in a step, for each unlabelled one
+    temperature: float | None = None  # that divides similarities, where there is one: the guard names it
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()

@@ -119,7 +119,7 @@ def images_of(method: Method, beside: Source | None, recipe: Recipe) -> Beside |
     """How many of the images beside volumes a step takes: as many as slices."""
     if beside is None:
         return None
-    count = recipe.batch_size * int(getattr(method, "slices_per_volume", 1))
+    count = recipe.batch_size * method.beside_each
     return Beside(beside, Stream(np.arange(len(beside)), count, name="images"))
 
 

@@ -284,10 +284,10 @@ def _look_every(images: int, batch_size: int) -> int:
 
 
 def _facts(learner: Learner) -> Facts:
-    recipe, temperature = learner.recipe, getattr(learner.method, "temperature", None)
+    recipe = learner.recipe
     return Facts(
         lr=learning_rate(recipe),
         clip=recipe.clip,
         batch_size=recipe.batch_size,
-        temperature=temperature if isinstance(temperature, int | float) else None,
+        temperature=learner.method.temperature,
     )

@@ -14,6 +14,8 @@ from tacit.views.image import Augment, augment_images
 class TwoViews(Method):
     """Two views of one image, drawn independently from the same augmentation."""
 
+    temperature: float
+
     def __init__(self, encoder: nn.Module, augment: Augment) -> None:
         super().__init__(encoder)
         self.augment = augment

@@ -96,6 +96,7 @@ class SlicesAndVolumes(Method):
         if slices_per_volume < 1:
             raise UsageError(f"slices_per_volume must be at least 1, not {slices_per_volume}")
         self.crop, self.slices_per_volume = crop, slices_per_volume
+        self.beside_each = slices_per_volume
         self.augment, self.changes = augment, changes
         self.small, self.small_size, self.small_scale = small, small_size, small_scale
         self.project = mlp([image.num_features, hidden, projection])
