@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from race import machine, race, save
 from tacit.data.open import open_source
 from tacit.encoders.zoo import build_encoder
-from tacit.evaluation.features import encoder_features, extract, pixel_features
+from tacit.evaluation.features import encoder_features, extract, raw_features
 from tacit.evaluation.knn import knn_predict
 from tacit.evaluation.linear import STRENGTHS, sweep_linear
 
@@ -51,7 +51,7 @@ def digits() -> dict[str, Split]:
     parts = np.delete(train, np.s_[::5]), train[::5], test
     labels = torch.from_numpy(source.labels)
     found = {}
-    for name, embed in (("pixels", pixel_features()), ("resnet18", encoder_features(encoder, "cpu"))):
+    for name, embed in (("pixels", raw_features(source)), ("resnet18", encoder_features(encoder, "cpu"))):
         x = torch.from_numpy(extract(embed, source))
         found[name] = tuple((x[part], labels[part]) for part in parts)
     return found

@@ -38,7 +38,7 @@ def test_the_two_maps(spec, patch, features, divisor):
     maps = net.maps
     assert pyramid_of(net).pyramid_features == (features, maps)
     assert (net.divisor, net.num_features, card_of(net).num_features) == (divisor, features, features)
-    assert (card_of(net).patch, card_of(net).modality) == (patch, "volume")
+    assert (card_of(net).form.patch, card_of(net).form.modality) == (patch, "volume")
     x = volumes(*patch, channels=2)
     with torch.no_grad():
         bottleneck, finest = net.forward_pyramid(x)

@@ -4,6 +4,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import EncoderCard, attach_card, card_of, with_card
 from tacit.encoders.saved import save_encoder
 from tacit.encoders.slice_transformer import SliceEncoder, SlicePyramid, build_slices
@@ -126,13 +127,13 @@ def test_volumes_of_a_batch_do_not_mix_and_all_parts_get_gradient():
 
 def test_the_image_encoder_keeps_a_card_with_the_normalisation_of_the_whole():
     encoder = make()
-    card = EncoderCard("", 1, 16, (0.2,), (0.3,), num_features=16, modality="volume")
+    card = EncoderCard("", VolumeForm.make(1, (0.2,), (0.3,)), 16)
     assert card_of(with_card(encoder, card)) is card
-    assert card_of(encoder.image).mean == (0.2,)
-    assert card_of(encoder.image).std == (0.3,)
+    assert card_of(encoder.image).form.mean == (0.2,)
+    assert card_of(encoder.image).form.std == (0.3,)
     assert card_of(encoder.image).spec == "tacit/convnet?width=4&depth=2"
     attach_card(encoder, channels=1, size=16)
-    assert card_of(encoder.image).mean == (0.5,)
+    assert card_of(encoder.image).form.mean == (0.5,)
 
 
 def test_a_spec_names_the_image_encoder_and_its_options():
@@ -167,13 +168,13 @@ SPEC = (
 def test_the_zoo_builds_it_and_a_run_loads_it_whole_and_its_image_encoder_alone(tmp_path):
     encoder = build_encoder(SPEC, channels=2, patch=(16, 12, 6), seed=3).eval()
     card = card_of(encoder)
-    assert (card.modality, card.patch, card.num_features, card.mean) == (
+    assert (card.form.modality, card.form.patch, card.num_features, card.form.mean) == (
         "volume",
         (16, 12, 6),
         16,
         (0.0, 0.0),
     )
-    assert card_of(encoder.image).size == 16
+    assert card_of(encoder.image).form.size == 16
     save_encoder(encoder, tmp_path)
     loaded = load_encoder(tmp_path)
     x = volumes(2, 2, 16, 12, 6)
@@ -194,8 +195,8 @@ def test_a_pretrained_image_encoder_brings_its_statistics_and_its_twin_is_random
     assert is_pretrained(spec)
     assert not is_pretrained(SPEC)
     encoder = build_encoder(spec, channels=1, patch=(32, 32, 4))
-    assert card_of(encoder).mean == pytest.approx((sum((0.485, 0.456, 0.406)) / 3,))
-    assert card_of(encoder.image).mean == card_of(encoder).mean
+    assert card_of(encoder).form.mean == pytest.approx((sum((0.485, 0.456, 0.406)) / 3,))
+    assert card_of(encoder.image).form.mean == card_of(encoder).form.mean
     assert card_of(encoder).learned
     first = encoder.image.layer1[0].conv1.weight
     twin = build_encoder(f"random:{spec}", channels=1, patch=(32, 32, 4))

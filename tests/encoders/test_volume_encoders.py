@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tacit.data.image.form import ImageForm
+from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import EncoderCard, attach_card, card_of
 from tacit.encoders.pyramid import pyramid_of
 from tacit.encoders.saved import save_encoder
@@ -224,8 +226,8 @@ def test_unet3d_begins_with_the_variance_of_he():
 def test_by_spec_string_and_back_from_the_disk(spec, channels, patch, tmp_path):
     encoder = build_encoder(spec, channels=channels, patch=patch, seed=1)
     card = card_of(encoder)
-    assert (card.modality, card.patch, card.size) == ("volume", patch, max(patch))
-    assert (card.mean, card.std) == ((0.0,) * channels, (1.0,) * channels)
+    assert (card.form.modality, card.form.patch) == ("volume", patch)
+    assert (card.form.mean, card.form.std) == ((0.0,) * channels, (1.0,) * channels)
     assert (card.learned, card.num_features) == (False, encoder.num_features)
     save_encoder(encoder, tmp_path)
     x = volumes(*patch, channels=channels)
@@ -243,34 +245,46 @@ def test_by_spec_string_and_back_from_the_disk(spec, channels, patch, tmp_path):
 
 
 def test_cards_of_volumes_survive_json():
-    card = EncoderCard(
-        "tacit/vnet", 1, 96, (0.0,), (1.0,), False, 256, "volume", (96, 96, 80), "-200:300", (1.0, 1.0, 2.5)
-    )
+    form = VolumeForm.make(1, patch=(96, 96, 80), window="-200:300", spacing=(1.0, 1.0, 2.5))
+    card = EncoderCard("tacit/vnet", form, 256)
     back = EncoderCard.from_json(json.loads(json.dumps(card.as_json())))
     assert back == card
-    assert (back.patch, back.window, back.spacing) == ((96, 96, 80), "-200:300", (1.0, 1.0, 2.5))
-    old = {
-        key: value
-        for key, value in card.as_json().items()
-        if key not in ("patch", "window", "spacing", "learned", "modality")
-    }
-    assert (EncoderCard.from_json(old).patch, EncoderCard.from_json(old).modality) == ((), "image")
+    assert (back.form.patch, back.form.window, back.form.spacing) == (
+        (96, 96, 80),
+        "-200:300",
+        (1.0, 1.0, 2.5),
+    )
     assert EncoderCard.from_json({**card.as_json(), "learned": True}).learned
 
 
+OLD = {"spec": "tacit/vnet", "channels": 1, "size": 96, "mean": [0.25], "std": [0.5], "num_features": 256}
+"""What the first versions wrote."""
+
+
+def test_cards_of_the_first_versions_are_read():
+    image = EncoderCard.from_json({**OLD, "small_input": True})
+    assert image == EncoderCard("tacit/vnet", ImageForm.make(1, (0.25,), (0.5,), size=96), 256, True)
+    more = {"modality": "volume", "patch": [96, 96, 80], "window": "minmax", "spacing": [1.0, 1.0, 2.5]}
+    volume = EncoderCard.from_json({**OLD, **more, "small_input": False, "learned": True})
+    form = VolumeForm.make(1, (0.25,), (0.5,), patch=(96, 96, 80), window="minmax", spacing=(1.0, 1.0, 2.5))
+    assert volume == EncoderCard("tacit/vnet", form, 256)
+    assert volume.learned
+    bare = EncoderCard.from_json({**OLD, "modality": "image", "patch": [], "window": "", "spacing": []})
+    assert bare.form == image.form
+
+
 def test_volume_encoders_without_a_patch_are_still_for_volumes():
-    assert card_of(build_encoder("tacit/vnet?width=2", channels=1)).modality == "volume"
-    assert card_of(build_encoder("tacit/unet2d?width=2", channels=1)).modality == "image"
+    assert card_of(build_encoder("tacit/vnet?width=2", channels=1)).form.modality == "volume"
+    assert card_of(build_encoder("tacit/unet2d?width=2", channels=1)).form.modality == "image"
 
 
 def test_own_modules_for_volumes_get_a_card():
     own = attach_card(nn.Flatten(), channels=2, patch=(4, 4, 6), num_features=7)
     card = card_of(own)
-    assert (card.patch, card.size, card.modality) == ((4, 4, 6), 6, "volume")
-    assert (card.mean, card.std) == ((0.0, 0.0), (1.0, 1.0))
-    assert card_of(attach_card(own, channels=1, size=4, num_features=7)).mean == (0.5,)
-    series = attach_card(own, channels=1, size=4, num_features=7, modality="series")
-    assert card_of(series).modality == "series"
+    assert card.form == VolumeForm(channels=2, mean=(0.0, 0.0), std=(1.0, 1.0), patch=(4, 4, 6))
+    assert card_of(attach_card(own, channels=1, size=4, num_features=7)).form.mean == (0.5,)
+    with pytest.raises(UsageError, match="there is no kind of data 'smells'"):
+        attach_card(own, channels=1, size=4, num_features=7, modality="smells")
     with pytest.raises(UsageError, match="size= for images, or patch= for volumes"):
         attach_card(own, channels=1, num_features=7)
 

@@ -90,13 +90,13 @@ def test_pretrained_encoders_keep_their_own_normalisation(weights):
     _, path = weights
     spec = f"timm/resnet18?weights={path}"
     card = card_of(build_encoder(spec, channels=4, size=64, mean=(0.1,) * 4, std=(0.2,) * 4))
-    assert card.mean == (0.485, 0.456, 0.406, 0.485)
+    assert card.form.mean == (0.485, 0.456, 0.406, 0.485)
     assert card.learned
-    assert card_of(build_encoder(spec, channels=1, size=64)).mean == (
+    assert card_of(build_encoder(spec, channels=1, size=64)).form.mean == (
         pytest.approx((0.485 + 0.456 + 0.406) / 3),
     )
     twin = card_of(build_encoder(f"random:{spec}", channels=1, size=64, mean=(0.1,), std=(0.2,)))
-    assert (twin.mean, twin.std) == ((0.1,), (0.2,))
+    assert (twin.form.mean, twin.form.std) == ((0.1,), (0.2,))
     assert not twin.learned
 
 

@@ -68,21 +68,21 @@ def test_features_are_the_same_alone_and_among_others(case, request):
 
 def test_the_card_says_what_decided(depths):
     run = tacit.fit("dcl", depths / "train", out=depths / "run", labels="none", **TINY)
-    card = run.encoder().card
+    card = run.encoder().card.form
     assert (card.stored, card.white) == (24, 65535)
     again = tacit.fit("dcl", depths / "alone", out=depths / "more", **{**TINY, "batch_size": 4,
                       "encoder": f"run:{run.folder}"})  # fmt: skip
-    assert (again.encoder().card.stored, again.encoder().card.white) == (24, 65535)
+    assert (again.encoder().card.form.stored, again.encoder().card.form.white) == (24, 65535)
 
 
 def test_pictures_of_eight_bits_leave_the_white_open(sides):
     run = tacit.fit("dcl", sides / "train", out=sides / "run", **TINY)
-    assert (run.encoder().card.stored, run.encoder().card.white) == (48, 0)
+    assert (run.encoder().card.form.stored, run.encoder().card.form.white) == (48, 0)
 
 
 def test_brighter_pictures_than_those_learned_from_are_told(depths, capsys):
     run = tacit.fit("dcl", depths / "alone", out=depths / "run", **{**TINY, "batch_size": 4})
-    assert run.encoder().card.white == 8191
+    assert run.encoder().card.form.white == 8191
     assert (
         main(["embed", str(run.folder), "--data", str(depths / "mixed"), "--out", str(depths / "x.npz")]) == 0
     )

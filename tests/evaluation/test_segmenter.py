@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.errors import TacitError, UsageError
 from tacit.evaluation.segmenter import WEIGHTS, count_windows, load_segmenter, slide
@@ -64,7 +65,7 @@ def test_a_folder_without_a_segmenter_says_what_to_do(tmp_path):
 
 
 def test_a_damaged_segmenter_is_one_line(tmp_path, monkeypatch):
-    encoder = with_card(nn.Identity(), EncoderCard("", 1, 0, (0,), (1,), patch=(8, 8, 8)))
+    encoder = with_card(nn.Identity(), EncoderCard("", VolumeForm.make(1, patch=(8, 8, 8))))
     monkeypatch.setattr("tacit.evaluation.segmenter.load_encoder", lambda folder: encoder)
     (tmp_path / "segmenter.json").write_text('{"classes": ["background", "a"]}')
     (tmp_path / WEIGHTS).write_bytes(b"no safetensors")
@@ -84,7 +85,7 @@ def test_probabilities_add_up_to_one():
 
     from tacit.evaluation.segmenter import Segmenter, SegmenterCard
 
-    encoder = with_card(Net(), EncoderCard("", 1, 0, (0,), (1,), patch=(8, 8, 8)))
+    encoder = with_card(Net(), EncoderCard("", VolumeForm.make(1, patch=(8, 8, 8))))
     head = nn.Conv3d(2, 3, 1)
     segmenter = Segmenter(encoder, head, SegmenterCard(("background", "a", "b"))).to("cpu")
     found = segmenter.probabilities(Whole(torch.rand(1, 9, 8, 8))).numpy()

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import tacit
+from tacit.data.image.form import ImageForm
 from tacit.data.open import open_source
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.errors import UsageError
@@ -171,7 +172,7 @@ def test_weights_in_the_cache_are_named_first_and_learned_ones_need_nothing(few,
     (line,) = propose(ASKED, *few())
     assert "timm/resnet18.a1_in1k is in the cache (1 more are)" in line
     method, teaching = few()
-    with_card(method.encoder, EncoderCard("run:x", 3, 24, (0,) * 3, (1,) * 3, learned=True))
+    with_card(method.encoder, EncoderCard("run:x", ImageForm.make(3, size=24), learned=True))
     assert propose(ASKED, method, teaching) == []
 
 

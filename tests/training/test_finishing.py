@@ -268,9 +268,9 @@ def test_statistics_are_of_clean_pictures_whose_labels_are_learned(probe, monkey
     monkeypatch.setattr(statistics_module, "estimate_again", look)
     probe.settle(CPU)
     (pictures,) = seen
-    source, card = probe.source, probe.method.encoder.card
+    source, form = probe.source, probe.method.encoder.card.form
     clean = torch.from_numpy(source.pixels[probe.learned]).float() / 255
-    clean = (clean - card.mean[0]) / card.std[0]
+    clean = (clean - form.mean[0]) / form.std[0]
     assert pictures.shape == clean.shape == (50, 1, 8, 8)
     key = pictures.flatten(1).sum(1).sort().values
     torch.testing.assert_close(key, clean.flatten(1).sum(1).sort().values)

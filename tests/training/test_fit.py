@@ -161,7 +161,7 @@ def test_wrong_values_are_one_line_in_python_too(jpgs, tmp_path):
 def test_an_encoder_that_exists_keeps_its_size(jpgs, tmp_path):
     first = tacit.fit("dcl", jpgs, **QUICK, size=16, out=tmp_path / "a")
     second = tacit.fit("dcl", jpgs, **{**QUICK, "encoder": f"run:{first}"}, out=tmp_path / "b")
-    assert card_of(second.encoder()).size == 16
+    assert card_of(second.encoder()).form.size == 16
     with pytest.raises(tacit.UsageError, match="sees 16 pixels"):
         tacit.fit("dcl", jpgs, **{**QUICK, "encoder": f"run:{first}"}, size=20, out=tmp_path / "c")
 

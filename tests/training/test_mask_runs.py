@@ -173,7 +173,7 @@ def test_a_learned_encoder_is_tuned_on_masks(balls, tmp_path):
     assert before.keys() == after.keys()
     for name in before:
         torch.testing.assert_close(before[name], after[name], atol=1e-5, rtol=1e-4)
-    assert json.loads((second.folder / "encoder.json").read_text())["patch"] == [16, 16, 16]
+    assert json.loads((second.folder / "encoder.json").read_text())["form"]["patch"] == [16, 16, 16]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -250,7 +250,7 @@ def test_the_window_of_a_run_can_be_said_again_and_pretraining_sees_no_masks(bal
     assert first.settings()["window"] == "-100.0,200.0"
     tuned = {**settings, "encoder": f"run:{first.folder}"}
     second = tacit.fit("supervised-segmentation", balls, out=tmp_path / "second", **tuned)
-    assert json.loads((second.folder / "encoder.json").read_text())["window"] == "-100.0,200.0"
+    assert json.loads((second.folder / "encoder.json").read_text())["form"]["window"] == "-100.0,200.0"
     apart = tmp_path / "apart"
     shutil.copytree(balls / "images", apart)
     shutil.copytree(balls / "labels", apart / "annotated")

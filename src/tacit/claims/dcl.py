@@ -18,7 +18,7 @@ from tacit.data.open import open_source
 from tacit.data.source import Source
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
-from tacit.evaluation.features import Embed, encoder_features, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, raw_features
 from tacit.evaluation.probe import measure
 from tacit.evaluation.statistics import compare_paired, mean_interval
 from tacit.files import replacing
@@ -91,7 +91,7 @@ def _baseline(parameters: Parameters) -> dict[str, Any]:
     source = _open(parameters)
     channels, size = source.spec.shape[0], source.spec.shape[1]
     twin = build_encoder(_ENCODER, channels=channels, size=size, seed=parameters["seed"])
-    named = {"random": encoder_features(twin, "cpu"), "pixels": pixel_features()}
+    named = {"random": encoder_features(twin, "cpu"), "pixels": raw_features(source)}
     return _scores(named, source, _splits(source))
 
 

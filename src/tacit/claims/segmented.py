@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.data.source import Source
+from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import card_of
 from tacit.evaluation.segmentation import grade_masks, mean_of_known
 from tacit.evaluation.segmenter import load_segmenter, predicted_pairs
@@ -52,7 +53,7 @@ def segmented_run(
             **arguments,
         )
         segmenter = load_segmenter(run.folder).to("cpu")
-    patch = card_of(segmenter.encoder).patch
+    patch = VolumeForm.of(card_of(segmenter.encoder).form).patch
     pairs = predicted_pairs(segmenter.predict, source, source.splits["test"], patch, "cpu")
     grades = grade_masks(pairs, segmenter.card.classes)
     return {

@@ -15,7 +15,7 @@ from tacit.data.labels import stratified_split
 from tacit.data.open import open_source
 from tacit.data.source import Source
 from tacit.encoders.zoo import build_encoder
-from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
 from tacit.evaluation.probe import Result, measure, probe, table
 from tacit.report.neighbours import draw_neighbours
 from tacit.rng import Rng
@@ -63,7 +63,7 @@ def demo(*, out: str = "runs/demo", epochs: int = 40, seed: int = 0) -> None:
     named = {
         "learned": encoder_features(run.encoder(), "cpu"),
         "random twin": encoder_features(build_encoder(f"random:run:{run}", seed=seed), "cpu"),
-        "raw pixels": pixel_features(),
+        "raw pixels": raw_features(source),
     }
     print(f"With {_FEW} labels per class:\n{table(_few_labels(named, source, seed))}\n")
     _draw(run, named, source, seed)

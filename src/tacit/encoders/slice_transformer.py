@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -167,7 +168,8 @@ class SliceEncoder(nn.Module):
     def card(self, card: EncoderCard) -> None:
         self._card = card
         own = card_of(self.image)
-        own.mean, own.std, own.learned = card.mean, card.std, card.learned
+        own.form = replace(own.form, mean=card.form.mean, std=card.form.std)
+        own.learned = card.learned
 
     _card: EncoderCard | None = None
 

@@ -44,14 +44,7 @@ def fresh_copy(encoder: nn.Module, rng: Rng) -> nn.Module:
 
 def _rebuilt(encoder: nn.Module, card: EncoderCard, rng: Rng) -> nn.Module | None:
     """The encoder that the card describes, if that is still what the encoder is."""
-    twin = build_encoder(
-        "random:" + card.spec,
-        channels=card.channels,
-        size=card.size,
-        patch=card.patch or None,
-        small_input=card.small_input,
-        seed=rng.seed,
-    )
+    twin = build_encoder("random:" + card.spec, **card.architecture, seed=rng.seed)
     shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (twin, encoder)]
     return twin if shapes[0] == shapes[1] else None
 

@@ -30,7 +30,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tacit.batch import Modality
-from tacit.encoders.card import EncoderCard, card_of, default_statistics, with_card
+from tacit.data.form import form_class
+from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.convnet import ConvNet
 from tacit.encoders.monai_nets import MonaiNet
 from tacit.encoders.pyramid import GIVE_MAPS
@@ -121,24 +122,13 @@ def build_encoder(
         if small:
             make_small_input(model)
     modality: Modality = "volume" if patch else getattr(model, "modality", "image")
-    usual_mean, usual_std = default_statistics(modality, channels)
     if pretrained:
         mean, std = _statistics(model, channels)
     # some timm models widen their features once more: num_features is what goes in there
     width: Any = getattr(model, "head_hidden_size", None) or model.num_features
-    card = EncoderCard(
-        spec=spec,
-        channels=channels,
-        size=own_size,
-        mean=mean or usual_mean,
-        std=std or usual_std,
-        small_input=small,
-        num_features=width,
-        modality=modality,
-        patch=tuple(patch or ()),
-        learned=pretrained,
-    )
-    return with_card(model, card)
+    sides = {"size": own_size, "patch": None if patch is None else tuple(patch)}
+    form = form_class(modality).make(channels, mean, std, **sides)
+    return with_card(model, EncoderCard(spec, form, width, small, pretrained))
 
 
 def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
@@ -153,14 +143,7 @@ def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
         raise UsageError(
             f"'{folder}' was learned into a module of your own: build it, then load {WEIGHTS} into it"
         )
-    encoder = build_encoder(
-        "random:" + card.spec,
-        channels=card.channels,
-        size=card.size,
-        patch=card.patch or None,
-        small_input=card.small_input,
-        seed=random_seed or 0,
-    )
+    encoder = build_encoder("random:" + card.spec, **card.architecture, seed=random_seed or 0)
     with_card(encoder, replace(card, learned=random_seed is None))
     if random_seed is None:
         try:

@@ -20,7 +20,6 @@ from tacit.encoders.card import card_of
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError
 from tacit.evaluation.calibration import PRIOR, fit_temperature
-from tacit.evaluation.features import still_view
 from tacit.evaluation.grading import grade
 from tacit.evaluation.held_out import held_out_logits
 from tacit.files import write_atomically
@@ -61,7 +60,7 @@ class Classifier:
 
     def probabilities(self, samples: Samples) -> Tensor:
         """(N, K) calibrated probabilities, from the samples' still views."""
-        features = self.encoder(still_view(samples.to(self.weight.device), card_of(self.encoder)))
+        features = self.encoder(card_of(self.encoder).form.still(samples.to(self.weight.device)))
         return (F.linear(features.float(), self.weight, self.bias) / self.card.temperature).softmax(1)
 
 

@@ -8,48 +8,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tacit.batch import Samples
+from tacit.data.form import form_class
 from tacit.data.source import Source
-from tacit.encoders.card import EncoderCard, card_of
-from tacit.views.image import centre_view
+from tacit.encoders.card import card_of
 
 Embed = Callable[[Samples], Tensor]
-
-
-def still_view(samples: Samples, card: EncoderCard) -> Tensor:
-    """The one view of each sample that evaluation uses: for images the centre square, normalised.
-
-    For volumes it is the patch at the centre, as the source gives it.
-    """
-    if card.modality == "volume":
-        return samples.data
-    return centre_view(samples.data, samples.extra["true_size"], size=card.size, mean=card.mean, std=card.std)
 
 
 def encoder_features(encoder: nn.Module, device: torch.device | str) -> Embed:
     """Samples -> (N, D) features of an encoder, which is put in eval mode on `device`."""
     encoder = encoder.to(device).eval()
-    card = card_of(encoder)
-    return lambda samples: encoder(still_view(samples.to(device), card)).float()
+    form = card_of(encoder).form
+    return lambda samples: encoder(form.still(samples.to(device))).float()
 
 
-def pixel_features(size: int = 32) -> Embed:
-    """Samples -> (N, C * side * side) raw pixels of the centre square, of at most `size` a side.
-
-    Of a volume's patch means over equal boxes, of which there are as many in all as pixels of an image.
-    """
-
-    def embed(samples: Samples) -> Tensor:
-        if samples.data.ndim == 5:
-            side = round(size ** (2 / 3))
-            return F.adaptive_avg_pool3d(samples.data, side).flatten(1)
-        channels, side = samples.data.shape[1], min(size, samples.data.shape[-1])
-        card = EncoderCard("", channels, side, (0.0,) * channels, (1.0,) * channels)
-        return still_view(samples, card).flatten(1)
-
-    return embed
+def raw_features(source: Source, size: int = 32) -> Embed:
+    """Samples of this source -> (N, D) raw numbers, of images at most `size` x `size` pixels."""
+    kind = form_class(source.spec.modality)
+    return lambda samples: kind.raw(samples, size)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from torch import nn
 
 from tacit.data.source import Source
 from tacit.encoders.modes import keeping_modes
-from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
 
 FREQUENT, PIXELS, START = "most frequent class", "pixels", "start encoder"
 MOST = 2000
@@ -69,7 +69,7 @@ def class_floors(
     if len(classes) < 2:
         return floors
     with keeping_modes(encoder):
-        looks: dict[str, Embed] = {PIXELS: pixel_features(), START: encoder_features(encoder, device)}
+        looks: dict[str, Embed] = {PIXELS: raw_features(source), START: encoder_features(encoder, device)}
         for name, embed in looks.items():
             train, other = extract(embed, source, learned), extract(embed, source, test)
             if not (np.isfinite(train).all() and np.isfinite(other).all()):

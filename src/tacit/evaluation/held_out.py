@@ -20,7 +20,7 @@ from tacit.evaluation.batch_statistics import (
     settled,
     tracking_layers,
 )
-from tacit.evaluation.features import extract, still_view
+from tacit.evaluation.features import extract
 from tacit.evaluation.floors import balanced_accuracy
 from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
 from tacit.methods.classification.base import SemiSupervised
@@ -97,9 +97,9 @@ class HeldOutProbe(OnlineProbe):
         trained = any(p.requires_grad for p in self.method.encoder.parameters())
         if before is None or len(self.learned) < LEAST or not trained:
             return None
-        card = card_of(self.method.encoder)
+        form = card_of(self.method.encoder).form
         parts = even_parts(self.learned, self._rng("statistics").numpy())
-        batches = (still_view(self.source.batch(p).to(device), card) for p in parts)
+        batches = (form.still(self.source.batch(p).to(device)) for p in parts)
         return before, settled(encoder, batches, before, lambda: self.modes(device))
 
 
@@ -120,10 +120,10 @@ def _logits(
     training: bool,
 ) -> Tensor:
     """The same; `training` normalises by the batch, as BatchNorm does while learning."""
-    card, (encoder, head) = card_of(method.encoder), method.network
+    form, (encoder, head) = card_of(method.encoder).form, method.network
 
     def embed(samples: Samples) -> Tensor:
-        return head(encoder(still_view(samples.to(device), card))).float()
+        return head(encoder(form.still(samples.to(device)))).float()
 
     with keeping_modes(encoder, head):
         encoder.eval()

@@ -10,7 +10,7 @@ from tacit.data.labels import stratified_split
 from tacit.data.source import UNLABELLED, Source
 from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.collapse import effective_rank, feature_std
-from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
 from tacit.evaluation.floors import PIXELS, START
 from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
@@ -63,7 +63,7 @@ class OnlineProbe:
             return {}
         with keeping_modes(encoder):
             start = self._knn(encoder_features(encoder, device))
-        return {PIXELS: self._knn(pixel_features()), START: start}
+        return {PIXELS: self._knn(raw_features(self.source)), START: start}
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """`effective_rank` and `feature_std` of the same few images each time, without labels."""

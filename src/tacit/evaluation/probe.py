@@ -24,7 +24,7 @@ from tacit.data.source import UNLABELLED, Source
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder, is_pretrained
 from tacit.errors import UsageError
-from tacit.evaluation.features import Embed, encoder_features, extract, pixel_features
+from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
 from tacit.evaluation.knn import knn_predict
 from tacit.evaluation.linear import STRENGTHS, sweep_linear
 from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
@@ -168,7 +168,7 @@ def probe(
     if baselines and learned and not module:
         named.append(("random twin", encoder_features(_twin(encoder, spec, seed), place)))
     if baselines:
-        named.append((PIXELS, pixel_features()))
+        named.append((PIXELS, raw_features(source)))
     results = measure(named, source, split, k=k, batch_size=batch_size)
     protocol = {
         "name": "frozen features, kNN and linear probe, version 1",
@@ -200,12 +200,9 @@ def _twin(encoder: nn.Module, spec: str, seed: int) -> nn.Module:
     card = card_of(encoder)
     return build_encoder(
         f"random:{spec}",
-        channels=card.channels,
-        size=card.size,
-        patch=card.patch or None,
-        mean=card.mean,
-        std=card.std,
-        small_input=card.small_input,
+        **card.architecture,
+        mean=card.form.mean,
+        std=card.form.std,
         seed=seed,
     )
 

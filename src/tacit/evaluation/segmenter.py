@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tacit.data.source import Source
+from tacit.data.volume.form import VolumeForm
 from tacit.data.volume.volumes import Volume, volumes_of
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import load_encoder
@@ -63,7 +64,9 @@ class Segmenter:
     def probabilities(self, volume: Volume, *, overlap: float = OVERLAP) -> Tensor:
         """(classes, X, Y, Z) float32 on the CPU, of a whole volume."""
         device = next(self.head.parameters()).device
-        return slide(self.predict, volume, card_of(self.encoder).patch, device, overlap=overlap)
+        return slide(
+            self.predict, volume, VolumeForm.of(card_of(self.encoder).form).patch, device, overlap=overlap
+        )
 
 
 @torch.inference_mode()

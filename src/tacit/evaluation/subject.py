@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from tacit.data.form import form_class
+from tacit.data.image.form import store_limit
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.saved import load_card
@@ -18,12 +20,6 @@ from tacit.errors import UsageError
 
 OnBadFile = Literal["stop", "skip"]
 _DEVICES = ("cpu", "cuda", "mps")
-LARGEST_VIEW = 224  # pixels, where neither the user nor the encoder asks for a size
-
-
-def store_limit(size: int) -> int:
-    """Side of the stored images for an encoder that sees `size` pixels: 8/7 of it, as 256 is to 224."""
-    return round(size * 8 / 7)
 
 
 def is_spec(what: str) -> bool:
@@ -58,11 +54,8 @@ def encoder_for(
         return encoder, open_for(encoder, open_data), spec
     size = fixed_size(inner)
     opened = open_data(max_size=store_limit(size)) if size else open_data()
-    channels, side = opened.spec.shape[:2]
-    if opened.spec.modality == "volume":
-        encoder = build_encoder(spec, channels=channels, patch=opened.spec.shape[1:])
-    else:
-        encoder = build_encoder(spec, channels=channels, size=size or min(side, LARGEST_VIEW))
+    sides = form_class(opened.spec.modality).sides_of(opened.spec, size)
+    encoder = build_encoder(spec, channels=opened.spec.shape[0], **sides)
     return encoder.eval(), opened, spec
 
 
@@ -72,26 +65,9 @@ def open_for(encoder: nn.Module, open_data: Callable[..., Source]) -> Source:
     Raises:
         UsageError: no data, or a number of channels that does not fit.
     """
-    card = card_of(encoder)
-    if card.modality == "volume":
-        form = {"window": card.window or None, "spacing": card.spacing or None, "patch": card.patch or None}
-        opened = open_data(**form)
-    else:
-        opened = open_data(
-            channels=card.channels,
-            size=card.stored or None,
-            max_size=store_limit(card.size),
-            white=card.white or None,
-        )
-    if opened.spec.modality != card.modality:
-        raise UsageError(
-            f"the encoder was learned from {card.modality}s, the data are {opened.spec.modality}s"
-        )
-    if opened.spec.shape[0] != card.channels:
-        raise UsageError(
-            f"the encoder was learned from {card.channels}-channel {card.modality}s, these have "
-            f"{opened.spec.shape[0]}"
-        )
+    form = card_of(encoder).form
+    opened = open_data(**form.opening)
+    form.check(opened.spec)
     return opened
 
 

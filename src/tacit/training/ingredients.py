@@ -11,16 +11,15 @@ import numpy as np
 from timm.optim import list_optimizers
 from torch import nn
 
-from tacit.data.image.statistics import channel_statistics
+from tacit.data.form import form_class
+from tacit.data.image.form import LARGEST_VIEW, store_limit
 from tacit.data.open import open_source
 from tacit.data.source import Source
-from tacit.data.volume.options import three
-from tacit.data.volume.volumes import volumes_of
 from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.saved import load_card
 from tacit.encoders.zoo import build_encoder, fixed_size, is_pretrained
 from tacit.errors import UsageError, unknown
-from tacit.evaluation.subject import LARGEST_VIEW, pick_device, store_limit
+from tacit.evaluation.subject import pick_device
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.methods.registry import all_methods
@@ -59,33 +58,30 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def open_data(arguments: Mapping[str, Any]) -> tuple[Source, int]:
     """The data, and the side in pixels that the encoder will see."""
-    encoder, size, channels = arguments["encoder"], arguments["size"], arguments["channels"]
+    encoder, size = arguments["encoder"], arguments["size"]
     card = _given_card(encoder)
-    if card is not None and card.modality == "volume":
-        return _open(arguments, **_as_learned(arguments, card)), 0
     if card is not None:
-        if size not in (None, card.size):
-            raise UsageError(f"--size {size} does not fit the encoder, which sees {card.size} pixels")
         if arguments["small_input"] not in (None, card.small_input):
             raise UsageError("--small-input cannot be changed for an encoder that exists")
-        size, channels = card.size, channels or card.channels
-    elif size is None:
-        size = fixed_size(encoder)
-    asked = {name: arguments[name] for name in ("window", "spacing", "patch")}
-    if card is not None:
-        asked |= {"size": card.stored or None, "white": card.white or None}
-    source = _open(arguments, channels=channels, max_size=store_limit(size or LARGEST_VIEW), **asked)
-    if source.spec.modality == "volume":
-        if arguments["size"] is not None:
-            raise UsageError("--size is for images; pass --patch X,Y,Z for volumes")
-        return source, 0
+        opening = card.form.opening_with(arguments)
+        size = card.form.sides.get("size")
+    else:
+        size = fixed_size(encoder) if size is None else size
+        opening = {name: arguments[name] for name in ("channels", "window", "spacing", "patch")}
+        opening["max_size"] = store_limit(size or LARGEST_VIEW)
+    source = _open(arguments, **opening)
+    form_class(source.spec.modality).refuse(arguments)
     return source, encoder_side(encoder, size, source)
 
 
 def encoder_side(encoder: str | nn.Module, size: int | None, source: Source) -> int:
-    """The side in pixels that the encoder sees: as asked for, its own where it is fixed, or the images'."""
+    """The side in pixels that the encoder sees: as asked for, its own where it is fixed, or the images'.
+
+    0 for other kinds of data.
+    """
     own = None if isinstance(encoder, nn.Module) else fixed_size(encoder)
-    return size or own or min(source.spec.shape[-1], LARGEST_VIEW)
+    sides: dict[str, Any] = form_class(source.spec.modality).sides_of(source.spec, size or own)
+    return int(sides.get("size", 0))
 
 
 def open_images(arguments: Mapping[str, Any], learns: type[Method], beside: Source) -> Source | None:
@@ -136,18 +132,6 @@ def _open(arguments: Mapping[str, Any], **form: Any) -> Source:
     )
 
 
-def _as_learned(arguments: Mapping[str, Any], card: EncoderCard) -> dict[str, Any]:
-    """How an encoder of volumes wants to see them; the patch may be another, the rest may not."""
-    form = {"window": card.window or None, "spacing": card.spacing or None}
-    asked = {"window": arguments["window"], "spacing": three("spacing", arguments["spacing"])}
-    for name, own in form.items():
-        if asked[name] not in (None, own):
-            raise UsageError(
-                f"--{name} {arguments[name]} does not fit the encoder, which saw {own or 'none'}"
-            )
-    return {**form, "patch": arguments["patch"] or card.patch or None}
-
-
 def _given_card(encoder: str | nn.Module) -> EncoderCard | None:
     """The card of an encoder that exists already: a module, or that of a run."""
     if isinstance(encoder, nn.Module):
@@ -167,49 +151,27 @@ def start_encoder(arguments: Mapping[str, Any], source: Source, side: int) -> nn
     arguments: encoder, small_input and seed, as `fit` takes them. side: in pixels of what it sees.
     """
     encoder = arguments["encoder"]
-    channels = source.spec.shape[0]
-    if source.spec.modality == "volume":
-        encoder = _volume_encoder(encoder, source, arguments)
-    elif not isinstance(encoder, nn.Module):
+    channels, kind = source.spec.shape[0], form_class(source.spec.modality)
+    if not isinstance(encoder, nn.Module):
         # a pretrained encoder brings the statistics that it was learned with
-        mean, std = (None, None) if is_pretrained(encoder) else channel_statistics(source)
+        statistics = {} if is_pretrained(encoder) else kind.measured(source)
         encoder = build_encoder(
             encoder,
             channels=channels,
-            size=side,
-            mean=mean,
-            std=std,
+            **kind.sides_of(source.spec, side or None),
+            **statistics,
             small_input=arguments["small_input"],
             seed=arguments["seed"],
         )
-    if source.spec.modality == "image" and not card_of(encoder).stored:
-        seen = replace(card_of(encoder), stored=source.spec.shape[-1], white=source.spec.white)
-        with_card(encoder, seen)
-    if card_of(encoder).channels != channels:
+    card = card_of(encoder)
+    if card.channels != channels:
         raise UsageError(
-            f"the encoder takes {card_of(encoder).channels} channel(s), the data have {channels}"
-            + (f": pass --channels {card_of(encoder).channels}" if source.spec.modality == "image" else "")
+            f"the encoder takes {card.channels} channel(s), the data have {channels}: pass --channels "
+            f"{card.channels}"
         )
-    return encoder
-
-
-def _volume_encoder(encoder: str | nn.Module, source: Source, arguments: Mapping[str, Any]) -> nn.Module:
-    """The encoder of volumes, its card filled with how it sees them."""
-    whole = volumes_of(source)
-    if not isinstance(encoder, nn.Module):
-        encoder = build_encoder(
-            encoder, channels=source.spec.shape[0], patch=whole.patch, seed=arguments["seed"]
-        )
-    divisor = getattr(encoder, "divisor", 1)
-    wrong = [side for side in whole.patch if side % divisor and side > 1]
-    if wrong:
-        sides = ",".join(str(max(1, round(side / divisor)) * divisor) for side in whole.patch)
-        raise UsageError(
-            f"the encoder takes patches with sides that are multiples of {divisor}, not {wrong[0]}: pass "
-            f"--patch {sides}"
-        )
-    card = replace(card_of(encoder), patch=whole.patch, window=whole.window, spacing=whole.spacing or ())
-    return with_card(encoder, card)
+    form = card.form.settled(source)
+    form.fits(getattr(encoder, "divisor", 1))
+    return with_card(encoder, replace(card, form=form))
 
 
 def check_fit(learns: type[Method], slug: str, source: Source) -> None:
@@ -229,6 +191,6 @@ def check_fit(learns: type[Method], slug: str, source: Source) -> None:
     others = [name for name, entry in all_methods().items() if entry.modality == kind]
     near = [name for name in others if name.startswith(slug)]
     hint = f"; did you mean {near[0]}?" if near else f": choose one of {', '.join(others)}"
-    if kind == "volume" and not near:
-        hint += ", or learn from their slices with --data slices:FOLDER"
+    if not near and (instead := form_class(kind).instead):
+        hint += f", {instead}"
     raise UsageError(f"{slug} learns from {learns.modality}s, and the data are {kind}s{hint}")

@@ -11,7 +11,6 @@ import torch
 from tacit.encoders.cached import cached_encoders
 from tacit.encoders.card import card_of
 from tacit.encoders.modes import evaluating
-from tacit.evaluation.features import still_view
 from tacit.evaluation.subject import pick_device
 from tacit.methods.base import Method
 from tacit.training.forecast import duration
@@ -58,7 +57,7 @@ def _seconds_per_image(method: Method, teaching: Teaching, device: str) -> float
     where, encoder = pick_device(device), method.encoder
     home = next(encoder.parameters()).device
     first = teaching.pool.batch(range(min(_TRIED, len(teaching.pool))))
-    batch = still_view(first.to(where), card_of(encoder))
+    batch = card_of(encoder).form.still(first.to(where))
     passed = []
     with evaluating(encoder.to(where)):
         for _ in range(_TRIES):  # the shortest: the first warms up, and others may use the machine

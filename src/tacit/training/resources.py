@@ -72,8 +72,8 @@ def options_that_save_memory(method: Method, plan: Plan, device: torch.device, *
         options.append("--precision bf16")
     if (half := plan.batch_size // 2) >= 2 * plan.accumulate * plan.processes:
         options.append(f"--batch-size {half}")
-    if method.modality == "image" and (size := card_of(method.encoder).size) >= 64:
-        options.append(f"--size {size // 2}")
+    if lighter := card_of(method.encoder).form.lighter:
+        options.append(lighter)
     return " or ".join(options) or "a smaller --encoder"
 
 

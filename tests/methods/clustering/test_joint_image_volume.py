@@ -356,7 +356,9 @@ def test_the_two_views_of_a_volume_differ_by_two_changes():
 
 def test_views_of_volumes_are_normalised_by_the_card():
     method = make(changes=VolumeChanges(changes=("flip", "gamma"), flip=0.0, gamma=0.0))
-    method.encoder.card = replace(card_of(method.encoder), mean=(0.25,), std=(0.5,))
+    method.encoder.card = replace(
+        card_of(method.encoder), form=replace(card_of(method.encoder).form, mean=(0.25,), std=(0.5,))
+    )
     x = FakeVolumes().batch(range(2))
     assert torch.allclose(views(method, in_phase(INTER), x).first, (x.data - 0.25) / 0.5, atol=1e-6)
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import UNLABELLED, Sample, Source, Spec
+from tacit.data.volume.form import VolumeForm
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.encoders.unet import UNet3d
@@ -42,7 +43,7 @@ def encoder(depth=2, channels=1):
     with seeded(Rng.of(0)("test")):
         net = UNet3d(channels, width=4, depth=depth, dropout=0.0)
     half = (0.5,) * channels
-    return with_card(net, EncoderCard("", channels, 0, half, half, modality="volume", patch=PATCH))
+    return with_card(net, EncoderCard("", VolumeForm.make(channels, half, half, patch=PATCH)))
 
 
 def made(kind, classes=2, **options):
@@ -89,7 +90,9 @@ def gradient(loss, parameters):
 
 
 def test_the_published_network_with_its_head_has_the_published_size():
-    method = SupervisedSegmentation(with_card(VNet(), EncoderCard("", 1, 0, (0,), (1,), patch=(16, 16, 16))))
+    method = SupervisedSegmentation(
+        with_card(VNet(), EncoderCard("", VolumeForm.make(1, patch=(16, 16, 16))))
+    )
     method.prepare(source())
     assert sum(p.numel() for p in method.parameters()) == 9_448_866
 
@@ -398,7 +401,7 @@ def test_a_network_without_surroundings_is_consistent_under_any_offset():
         net = Pointwise()
         if wide:
             net.net[0] = nn.Conv3d(1, 4, 3, padding=1)
-        with_card(net, EncoderCard("", 1, 0, (0,), (1,), patch=PATCH))
+        with_card(net, EncoderCard("", VolumeForm.make(1, patch=PATCH)))
         method = TraCoCo(net, noise=0.0, cutmix="none", brightness=0.0, entropy=0.0)
         method.prepare(source())
         cut = [method.cut(sample_of(Counting((14, 13, 20))), np.random.default_rng(s)) for s in range(4)]

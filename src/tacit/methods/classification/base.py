@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tacit.batch import Batch, Samples, Step
+from tacit.data.image.form import ImageForm
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.modes import still_statistics
@@ -156,16 +157,16 @@ class SemiSupervised(Method):
         return self.strong
 
     def _view(self, samples: Samples, rng: Rng, warp: Warp) -> Tensor:
-        card = card_of(self.encoder)
+        form = ImageForm.of(card_of(self.encoder).form)
         return warp_images(
             samples.data,
             samples.extra["true_size"],
             samples.index,
             rng,
-            size=card.size,
+            size=form.size,
             warp=warp,
-            mean=card.mean,
-            std=card.std,
+            mean=form.mean,
+            std=form.std,
         )
 
     def losses(self, views: Views, step: Step) -> dict[str, Tensor]:

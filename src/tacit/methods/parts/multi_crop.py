@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples, Step
+from tacit.data.image.form import ImageForm
 from tacit.encoders.card import card_of
 from tacit.encoders.heads import mlp
 from tacit.encoders.zoo import fixed_size
@@ -52,16 +53,16 @@ class MultiCrop(Method):
 
     def crops(self, samples: Samples, rng: Rng, small: int) -> Crops:
         """The same with another number of small crops."""
-        card = card_of(self.encoder)
+        form = ImageForm.of(card_of(self.encoder).form)
         return multi_crop(
             samples.data,
             samples.extra["true_size"],
             samples.index,
             rng,
-            size=card.size,
+            size=form.size,
             augment=self.augment,
-            mean=card.mean,
-            std=card.std,
+            mean=form.mean,
+            std=form.std,
             small=small,
             small_size=self.small_size,
             small_scale=self.small_scale,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples, Step
+from tacit.data.image.form import ImageForm
 from tacit.encoders.card import card_of
 from tacit.methods.base import Method
 from tacit.rng import Rng
@@ -25,14 +26,14 @@ class TwoViews(Method):
         return self._view(batch.unlabelled, rng("first")), self._view(batch.unlabelled, rng("second"))
 
     def _view(self, samples: Samples, rng: Rng) -> Tensor:
-        card = card_of(self.encoder)
+        form = ImageForm.of(card_of(self.encoder).form)
         return augment_images(
             samples.data,
             samples.extra["true_size"],
             samples.index,
             rng,
-            size=card.size,
+            size=form.size,
             augment=self.augment,
-            mean=card.mean,
-            std=card.std,
+            mean=form.mean,
+            std=form.std,
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import UNLABELLED, Sample, Source
+from tacit.data.volume.form import VolumeForm
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import card_of
 from tacit.encoders.pyramid import pyramid_of
@@ -101,7 +102,7 @@ class Segmentation(Method):
     @property
     def patch(self) -> tuple[int, ...]:
         """Sides (X, Y, Z) of what the network sees."""
-        return card_of(self.encoder).patch
+        return VolumeForm.of(card_of(self.encoder).form).patch
 
     def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A random patch of the turned volume, and of its mask if it is labelled."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples
+from tacit.data.image.form import ImageForm
 from tacit.data.source import Sample, Source
+from tacit.data.volume.form import VolumeForm
 from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import card_of
 from tacit.encoders.heads import mlp
@@ -109,7 +111,7 @@ class SlicesAndVolumes(Method):
     @property
     def patch(self) -> tuple[int, ...]:
         """Sides (X, Y, N) of what the encoder sees."""
-        return card_of(self.encoder).patch
+        return VolumeForm.of(card_of(self.encoder).form).patch
 
     def prepare(self, source: Source) -> None:
         """Number the volumes and slices."""
@@ -128,8 +130,8 @@ class SlicesAndVolumes(Method):
 
     def volume_views(self, volumes: Samples, rng: Rng) -> VolumeViews:
         """Two views of each volume."""
-        card = card_of(self.encoder)
-        normal = Normal.of(card.mean, card.std, volumes.data.shape[1])
+        form = card_of(self.encoder).form
+        normal = Normal.of(form.mean, form.std, volumes.data.shape[1])
         mean, std = (volumes.data.new_tensor(numbers)[:, None, None, None] for numbers in normal)
         views = two_views(volumes.data, volumes.index, rng("volumes"), self.changes)
         first, second = ((view - mean) / std for view in views)
@@ -171,16 +173,16 @@ class SlicesAndVolumes(Method):
     def _crops(
         self, images: Tensor, true_size: Tensor, index: Tensor, rng: Rng, small: int
     ) -> tuple[Tensor, ...]:
-        card = card_of(self.joint.image)
+        form = ImageForm.of(card_of(self.joint.image).form)
         crops = multi_crop(
             images,
             true_size,
             index,
             rng,
-            size=card.size,
+            size=form.size,
             augment=self.augment,
-            mean=card.mean,
-            std=card.std,
+            mean=form.mean,
+            std=form.std,
             small=small,
             small_size=self.small_size,
             small_scale=self.small_scale,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tacit.batch import Batch, Step
 from tacit.data.source import Sample, Source
+from tacit.data.volume.form import VolumeForm
 from tacit.encoders.anatomy import AnatomyMatcher, Coarse
 from tacit.encoders.card import card_of
 from tacit.encoders.casa import CASA
@@ -258,7 +259,7 @@ class Alice(Method):
         memory = self._others(sample, rng)
         match = self.miner.mine(query, memory, rng)
         other = query if match.key < 0 else memory[match.key]
-        patch = card_of(self.encoder).patch
+        patch = VolumeForm.of(card_of(self.encoder).form).patch
         extra = {
             "key": crop(other.volume, match.found, patch, inside=self.inside),
             "key_index": torch.tensor(other.index),

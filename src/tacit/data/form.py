@@ -1,0 +1,155 @@
+"""How an encoder sees one kind of data: all that decides how a file becomes a tensor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from tacit.batch import Modality, Samples
+from tacit.data.source import Source, Spec
+from tacit.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form(ABC):
+    """A part of an encoder's card. A kind of data has a subclass, `FORM` of `tacit.data.KIND.form`.
+
+    Plain JSON types and tuples of them. 0, "" or () where the data decide, as long as nothing was learned.
+
+    channels: of the input. mean, std: per channel, of inputs in [0, 1]; the encoder sees (x - mean) / std.
+    """
+
+    modality: ClassVar[Modality]
+    usual: ClassVar[tuple[float, float]]  # mean and std where nobody gives them
+    channels_last: ClassVar[bool] = False  # whether convolutions on the CPU are faster in that memory format
+    instead: ClassVar[str] = ""  # what users can do whose method is for another kind, in words
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def make(cls, channels: int, mean: Any = None, std: Any = None, **sides: Any) -> Self:
+        """A form whose mean and std are the usual ones unless they are given; what is None is left open."""
+        usual = [(value,) * channels for value in cls.usual]
+        own = {f.name for f in fields(cls)}
+        given = {name: value for name, value in sides.items() if value is not None and name in own}
+        return cls(channels=channels, mean=mean or usual[0], std=std or usual[1], **given)
+
+    @classmethod
+    def of(cls, form: Form) -> Self:
+        """The form itself, for those who need this kind.
+
+        Raises:
+            UsageError: it is of another kind.
+        """
+        if not isinstance(form, cls):
+            raise UsageError(f"the encoder sees {form.modality}s, and here it must see {cls.modality}s")
+        return form
+
+    @property
+    @abstractmethod
+    def sides(self) -> dict[str, Any]:
+        """The arguments of `build_encoder` that say how large the input is."""
+
+    @classmethod
+    @abstractmethod
+    def sides_of(cls, spec: Spec, side: int | None = None) -> dict[str, Any]:
+        """The same for data that nothing was learned from. side: in pixels, if it is given or fixed."""
+
+    @property
+    @abstractmethod
+    def opening(self) -> dict[str, Any]:
+        """The arguments of `open_source` by which other data become tensors as the learned ones did."""
+
+    @abstractmethod
+    def opening_with(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with what a user asks for by the names of `fit`'s arguments.
+
+        Raises:
+            UsageError: the encoder cannot see them so.
+        """
+
+    @classmethod
+    @abstractmethod
+    def refuse(cls, asked: Mapping[str, Any]) -> None:
+        """Refuse what a user asks for that means nothing to this kind of data.
+
+        Raises:
+            UsageError: something does.
+        """
+
+    @classmethod
+    def measured(cls, source: Source) -> dict[str, Any]:
+        """Mean and std of a source, for encoders that have learned nothing; {} for the usual ones."""
+        return {}
+
+    @abstractmethod
+    def settled(self, source: Source) -> Self:
+        """The same with what is still open decided by the source that is learned from."""
+
+    def check(self, spec: Spec) -> None:
+        """Refuse data that the encoder was not made for.
+
+        Raises:
+            UsageError: another kind, or other channels.
+        """
+        if spec.modality != self.modality:
+            raise UsageError(f"the encoder was learned from {self.modality}s, the data are {spec.modality}s")
+        if spec.shape[0] != self.channels:
+            raise UsageError(
+                f"the encoder was learned from {self.channels}-channel {self.modality}s, these have "
+                f"{spec.shape[0]}"
+            )
+
+    def fits(self, divisor: int) -> None:
+        """Refuse sides that an encoder cannot see. divisor: what they must be multiples of.
+
+        Raises:
+            UsageError: names sides that fit.
+        """
+        return
+
+    @property
+    def lighter(self) -> str | None:
+        """The option with which a run needs less memory, if there is one."""
+        return None
+
+    @abstractmethod
+    def still(self, samples: Samples) -> Tensor:
+        """(N, C, *space) float32: the one view of each sample that evaluation uses, normalised."""
+
+    @staticmethod
+    @abstractmethod
+    def raw(samples: Samples, size: int) -> Tensor:
+        """(N, D) float32: the samples without an encoder, of images `size` x `size` pixels at most."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"modality": self.modality, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `as_json`; unknown keys, of a later version, are ignored."""
+        own = {f.name for f in fields(cls)}
+        known: dict[str, Any] = {name: value for name, value in data.items() if name in own}
+        known = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
+        return cls(**known)
+
+
+def form_class(modality: str) -> type[Form]:
+    """The form of a kind of data.
+
+    Raises:
+        UsageError: a kind that is not built.
+    """
+    if not modality.isidentifier() or find_spec(f"tacit.data.{modality}") is None:
+        raise UsageError(f"there is no kind of data '{modality}'")
+    found: type[Form] = import_module(f"tacit.data.{modality}.form").FORM
+    return found

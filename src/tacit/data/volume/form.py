@@ -1,0 +1,97 @@
+"""How an encoder sees volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from tacit.batch import Modality, Samples
+from tacit.data.form import Form
+from tacit.data.source import Source, Spec
+from tacit.data.volume.options import three
+from tacit.data.volume.volumes import volumes_of
+from tacit.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeForm(Form):
+    """Patches of volumes, which published methods of segmentation leave in [0, 1].
+
+    patch: sides (X, Y, Z) in voxels. window: which intensities become [0, 1], in the words that
+    `tacit.data.volume.windows` understands. spacing: (X, Y, Z) size of a voxel in millimetres.
+    """
+
+    modality: ClassVar[Modality] = "volume"
+    usual: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    instead: ClassVar[str] = "or learn from their slices with --data slices:FOLDER"
+
+    patch: tuple[int, ...] = ()
+    window: str = ""
+    spacing: tuple[float, ...] = ()
+
+    @property
+    def sides(self) -> dict[str, Any]:
+        """`patch`."""
+        return {"patch": self.patch or None}
+
+    @classmethod
+    def sides_of(cls, spec: Spec, side: int | None = None) -> dict[str, Any]:
+        """`patch`: that of the source."""
+        return {"patch": spec.shape[1:]}
+
+    @property
+    def opening(self) -> dict[str, Any]:
+        """Window, spacing and patch."""
+        return {
+            "window": self.window or None,
+            "spacing": self.spacing or None,
+            "patch": self.patch or None,
+        }
+
+    def opening_with(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The same with the patch that is asked for. Window and spacing may not be others."""
+        wanted = {"window": asked["window"], "spacing": three("spacing", asked["spacing"])}
+        for name, value in wanted.items():
+            own = self.opening[name]
+            if value not in (None, own):
+                raise UsageError(
+                    f"--{name} {asked[name]} does not fit the encoder, which saw {own or 'none'}"
+                )
+        return {**self.opening, "patch": asked["patch"] or self.patch or None}
+
+    @classmethod
+    def refuse(cls, asked: Mapping[str, Any]) -> None:
+        """Refuse a size in pixels."""
+        if asked["size"] is not None:
+            raise UsageError("--size is for images; pass --patch X,Y,Z for volumes")
+
+    def settled(self, source: Source) -> Self:
+        """With patch, window and spacing of the volumes."""
+        whole = volumes_of(source)
+        return replace(self, patch=whole.patch, window=whole.window, spacing=whole.spacing or ())
+
+    def fits(self, divisor: int) -> None:
+        """Sides must be multiples, or 1."""
+        wrong = [side for side in self.patch if side % divisor and side > 1]
+        if wrong:
+            sides = ",".join(str(max(1, round(side / divisor)) * divisor) for side in self.patch)
+            raise UsageError(
+                f"the encoder takes patches with sides that are multiples of {divisor}, not {wrong[0]}: pass "
+                f"--patch {sides}"
+            )
+
+    def still(self, samples: Samples) -> Tensor:
+        """The patch at the centre, as the source gives it."""
+        return samples.data
+
+    @staticmethod
+    def raw(samples: Samples, size: int) -> Tensor:
+        """Means over equal boxes of the patch, of which there are as many in all as pixels of an image."""
+        return F.adaptive_avg_pool3d(samples.data, round(size ** (2 / 3))).flatten(1)
+
+
+FORM = VolumeForm
