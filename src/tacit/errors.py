@@ -30,7 +30,7 @@ class BadFile(TacitError):
     """One file cannot be used. `reason` says why, without the name."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason} (mend or remove it, or pass --on-bad-file skip)")
+        super().__init__(f"{name}: {reason} (fix or remove it, or pass --on-bad-file skip)")
         self.name = name
         self.reason = reason
 

@@ -97,7 +97,7 @@ def test_a_folder_that_holds_something_else(answer, jpgs, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     code, line = answer("fit", "dcl", "--data", jpgs, *FIT, "--out", tmp_path)
     assert code == 2
-    assert "is no run" in line
+    assert "is not a run" in line
 
 
 def test_fewer_images_than_a_batch(answer, jpgs, tmp_path):

@@ -46,7 +46,7 @@ def test_a_class_that_is_too_small_lends_all_to_learning_and_is_named():
     budget = draw(labels, per_class=10, classes=("rare", "common"))
     assert count(labels, budget.labelled) == [3, 10]
     assert count(labels, budget.held_out) == [0, 3]
-    assert budget.notes == ("class 'rare' lends 3 label(s), 10 were asked for: all it has",)
+    assert budget.notes == ("class 'rare' contributes 3 label(s), 10 were asked for: all it has",)
 
 
 def test_without_a_budget_a_fifth_is_held_out():

@@ -120,5 +120,5 @@ def test_weights_that_nobody_can_draw_are_one_line():
             super().__init__()
             self.weight = nn.Parameter(torch.ones(3))
 
-    with pytest.raises(UsageError, match="no weight of Bare can be drawn anew"):
+    with pytest.raises(UsageError, match="no weight of Bare can be drawn again"):
         fresh_copy(Bare(), Rng.of(1))

@@ -156,6 +156,6 @@ def test_more_labels_than_a_class_has(labelled_folder, tmp_path, capsys):
         batch_size=16,
         **{**TINY, "quiet": False},
     )
-    assert "note: class 'a' lends 3 label(s), 5 were asked for: all it has" in capsys.readouterr().err
+    assert "note: class 'a' contributes 3 label(s), 5 were asked for: all it has" in capsys.readouterr().err
     assert run.settings()["record"]["labels"]["learned"] == {"a": 3, "b": 5}
     assert run.settings()["record"]["labels"]["held_out"] == {"b": 2}

@@ -45,7 +45,7 @@ class Cells:
         if failures:
             raise TacitError(
                 f"{len(failures)} of {len(grid)} cells failed, the first: {failures[0]}; the others are "
-                "kept: run the same command again when it is mended"
+                "kept: run the same command again when it is fixed"
             )
         records = [_read(path) for path in paths]
         done = [record for record in records if record is not None]

@@ -94,7 +94,7 @@ def draw_budget(
             kept.append(rng("held out", c).numpy().permutation(second)[:rest] if rest else second[:0])
         if len(taken[-1]) < count and per_class is not None:
             notes.append(
-                f"class '{_name(classes, c)}' lends {len(taken[-1])} label(s), {count} were asked for: "
+                f"class '{_name(classes, c)}' contributes {len(taken[-1])} label(s), {count} were asked for: "
                 "all it has"
             )
     learned, held = np.sort(np.concatenate(taken)), np.sort(np.concatenate(kept))

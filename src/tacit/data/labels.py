@@ -96,7 +96,7 @@ def _found_groups(pattern: str, names: Sequence[str]) -> list[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"groups: '{pattern}' is no regular expression: {error}") from None
+        raise UsageError(f"groups: '{pattern}' is not a regular expression: {error}") from None
     found = []
     for name in names:
         match = compiled.search(name)

@@ -17,11 +17,11 @@ _DRAW = ("initialise", "reset_parameters", "_reset_parameters")
 
 
 def fresh_copy(encoder: nn.Module, rng: Rng) -> nn.Module:
-    """An encoder of the same architecture whose weights were drawn anew; the encoder stays as it is.
+    """An encoder of the same architecture whose weights were drawn again; the encoder stays as it is.
 
     An encoder with a spec is built from it once more. A module of the user's own is copied, and every
     submodule with `reset_parameters`, as torch's layers have (its attention `_reset_parameters`), draws its
-    weights anew; a module whose weights begin otherwise says so with a method `initialise()`, which is called
+    weights again; a module whose weights begin otherwise says so with a method `initialise()`, which is called
     after its submodules' were drawn. What none of them draws, such as a class token, is kept.
 
     rng: equal ones give equal weights, on any device.
@@ -29,7 +29,7 @@ def fresh_copy(encoder: nn.Module, rng: Rng) -> nn.Module:
     Returns the copy, with the encoder's card (but that it is not learned), device, dtype and mode.
 
     Raises:
-        UsageError: a module of the user's own of which no weight was drawn anew.
+        UsageError: a module of the user's own of which no weight was drawn again.
     """
     card = getattr(encoder, "card", None)
     twin = _rebuilt(encoder, card, rng) if isinstance(card, EncoderCard) and card.spec else None
@@ -60,6 +60,6 @@ def _redrawn(encoder: nn.Module, rng: Rng) -> nn.Module:
                 draw()
     if before and all(torch.equal(old, new) for old, new in zip(before, twin.parameters(), strict=True)):
         raise UsageError(
-            f"no weight of {type(encoder).__name__} can be drawn anew: give it an initialise() that does"
+            f"no weight of {type(encoder).__name__} can be drawn again: give it an initialise() that does"
         )
     return twin

@@ -58,7 +58,7 @@ class UNet3d(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """Draw all weights anew, from torch's global generator."""
+        """Draw all weights again, from torch's global generator."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 module.reset_parameters()

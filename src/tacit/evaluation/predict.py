@@ -126,7 +126,7 @@ def _truth(source: Source, card: ClassifierCard) -> np.ndarray:
     if strange:
         raise UsageError(
             f"the data have labels '{strange[0]}', which the run does not know (its classes are "
-            f"{', '.join(card.classes[:8])}{', ...' if len(card.classes) > 8 else ''}): mend them, or pass "
+            f"{', '.join(card.classes[:8])}{', ...' if len(card.classes) > 8 else ''}): fix them, or pass "
             "--labels none"
         )
     number = np.array([card.classes.index(name) for name in names] + [UNLABELLED], np.int64)

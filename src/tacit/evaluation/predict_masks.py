@@ -106,7 +106,7 @@ def _check_classes(source: Source, segmenter: Segmenter) -> None:
     if source.spec.target == "mask" and len(found) > len(known):
         raise UsageError(
             f"the masks have values up to {len(found) - 1}, and the run knows 0 to {len(known) - 1} "
-            f"({', '.join(known)}): mend the masks, or pass --labels none"
+            f"({', '.join(known)}): fix the masks, or pass --labels none"
         )
 
 

@@ -116,7 +116,7 @@ def grade_masks(
     if not cases:
         raise UsageError("there is nothing to grade: no masks were given")
     if len(units) > 1:
-        raise UsageError("some cases bring a spacing and some have none; give one for all, or for none")
+        raise UsageError("some cases have a spacing and some have none; give one for all, or for none")
     per_class = list(zip(*cases, strict=True))
     means = {
         name: tuple(mean_of_known([getattr(grade, name) for grade in grades]) for grades in per_class)

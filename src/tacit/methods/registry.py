@@ -144,5 +144,5 @@ def method_class(slug: str) -> type[Method]:
     except (ImportError, AttributeError) as error:
         raise TacitError(f"method '{slug}' ({where}) cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise TacitError(f"method '{slug}' ({where}) is no tacit.Method")
+        raise TacitError(f"method '{slug}' ({where}) is not a tacit.Method")
     return found

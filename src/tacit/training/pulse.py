@@ -70,7 +70,7 @@ class Pulse:
         self._seen += 1
 
     def read(self) -> Reading:
-        """Waits for the device. The counts of what is not finite begin anew."""
+        """Waits for the device. The counts of what is not finite begin again."""
         if self._counts is None:
             return Reading(usual=self._start)
         bad, gradients, streak, norm, usual = self._counts.tolist()

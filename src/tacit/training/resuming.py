@@ -21,7 +21,7 @@ def claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkp
     if not is_main_process():  # the main process has claimed it for all
         return Checkpoint.load(run.last) if resume and run.last.is_file() else None
     if not run.exists and run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
-        raise UsageError(f"'{run}' exists and is no run of tacit; choose another --out")
+        raise UsageError(f"'{run}' exists and is not a run of tacit; choose another --out")
     if not run.begun:
         return None
     if not resume:

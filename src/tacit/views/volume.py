@@ -33,7 +33,7 @@ def brightness(x: Tensor, index: Tensor, rng: Rng, *, low: float = 0.75, high: f
 
 
 def uniform_noise(x: Tensor, rng: Rng, *, amount: float, clamp: bool) -> Tensor:
-    """x + U(-amount, amount), drawn anew for each value; with `clamp` clipped to [0, 1].
+    """x + U(-amount, amount), drawn again for each value; with `clamp` clipped to [0, 1].
 
     x: of any shape, float. The noise is a function of the rng, the shape and the type of device (a GPU's
     generator gives other numbers than a CPU's), not of the samples' numbers: a volume has too many values for

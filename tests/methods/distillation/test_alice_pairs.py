@@ -165,7 +165,7 @@ def test_wrong_data_and_encoders_are_one_line(source):
     with pytest.raises(UsageError, match="call prepare"):
         method.cut(source[0], Rng.of(0).numpy())
     method.prepare(source)
-    with pytest.raises(UsageError, match="sample 'photo' is none"):
+    with pytest.raises(UsageError, match="sample 'photo' is not one"):
         method.cut(Sample(torch.zeros(1, 4, 4), 0, name="photo"), Rng.of(0).numpy())
     with pytest.raises(UsageError, match="no key crops"):
         method.views(Batch(Samples(torch.zeros(1, 1, *PATCH), torch.zeros(1, dtype=torch.int64))), RNG, LATER)

@@ -4,7 +4,7 @@ A kept listing is used if every folder below has the same times of change as whe
 file was added, removed or renamed) and each file the same size and time. Of more than 100,000 files only
 10,000, always the same, are looked at: to look at a million takes longer than a second. **So in a
 folder of more than 100,000 files a few that were overwritten in place can go unnoticed; `touch FOLDER`
-has it listed anew**, with the state of every file. Programs that write a new file and rename it, as
+has it listed again**, with the state of every file. Programs that write a new file and rename it, as
 rsync does, are always noticed.
 
 A folder that was changed less than two seconds before it was listed could have been changed again

@@ -76,7 +76,7 @@ def check_together(name: str, affine: np.ndarray, mask_affine: np.ndarray, shape
 
 
 class Resolution(NamedTuple):
-    """How a grid is sampled anew: the size of a new voxel in old ones, by axis; 1 leaves an axis alone.
+    """How a grid is sampled again: the size of a new voxel in old ones, by axis; 1 leaves an axis alone.
 
     The grids share their lower corner, so new voxel i is centred at old (i + 0.5) factor - 0.5.
     """
@@ -93,7 +93,7 @@ class Resolution(NamedTuple):
 
     @property
     def changes(self) -> bool:
-        """Whether anything is sampled anew."""
+        """Whether anything is sampled again."""
         return self.factor != (1.0, 1.0, 1.0)
 
     def shape(self, old: tuple[int, ...]) -> tuple[int, ...]:

@@ -329,4 +329,4 @@ def _read_classes(folder: Path) -> dict[int, str]:
         return {int(value): str(name) for value, name in pairs}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         cause = str(error).splitlines()[0]
-        raise UsageError(f"{path}: its labels cannot be read ({cause}); mend or remove it") from None
+        raise UsageError(f"{path}: its labels cannot be read ({cause}); fix or remove it") from None

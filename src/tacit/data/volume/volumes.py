@@ -141,7 +141,7 @@ class VolumeSample(Sample):
 
     @property
     def data(self) -> Tensor:  # type: ignore[override]  # a field there, read on demand here
-        """(C, X, Y, Z) float32, all of the volume, read anew each time."""
+        """(C, X, Y, Z) float32, all of the volume, read again each time."""
         return self.volume.read((0, 0, 0), self.volume.shape)
 
     def __repr__(self) -> str:

@@ -112,7 +112,7 @@ class DeepClusterV2(MultiCrop):
         self.register_buffer("row", rows_of(source), persistent=False)
 
     def on_epoch(self, source: Source, step: Step) -> None:
-        """Cluster the banks anew, filled before the first epoch."""
+        """Cluster the banks again, filled before the first epoch."""
         if not self.memory.filled:
             self._fill(source)
         self.memory.cluster(Rng.of(0)("deepcluster", step.epoch))

@@ -86,8 +86,8 @@ class SlicesAndVolumes(Method):
     ) -> None:
         if not all(hasattr(encoder, part) for part in _PARTS):
             raise UsageError(
-                f"joint-image-volume learns an encoder of slices, and {type(encoder).__name__} is none: pass "
-                "--encoder 'tacit/slices?image=timm/resnet50', or make one with SliceEncoder(image)"
+                f"joint-image-volume learns an encoder of slices, and {type(encoder).__name__} is not one: "
+                "pass --encoder 'tacit/slices?image=timm/resnet50', or make one with SliceEncoder(image)"
             )
         super().__init__(encoder)
         image = card_of(self.joint.image)

@@ -86,7 +86,7 @@ class Alice(Method):
     384 x 4^3, first decoder stage 192 x 8^3); here any encoder that gives maps will do. We could read
     abstract, figures and released code, not the paper's text; at each argument stands what follows the code,
     the figures or our choice. In the code the last step's volume is the memory; here the memory of a sample
-    is drawn anew from all other volumes, which has the same distribution over shuffled passes and lets a run
+    is drawn again from all other volumes, which has the same distribution over shuffled passes and lets a run
     be resumed exactly. The teacher has no dropout (our choice); CASA's is on for T as well, as in the code.
 
     Args:
@@ -125,7 +125,7 @@ class Alice(Method):
         centre_momentum: of both centres.
         momentum: of the teacher at first; rises to 1 as a cosine.
         augment: rotate_noise turns both crops by up to 15 degrees in the first two axes and adds noise of
-            variance 0.01, anew for each network (the released code computes this and does not use it).
+            variance 0.01, again for each network (the released code computes this and does not use it).
     """
 
     slug = "alice"

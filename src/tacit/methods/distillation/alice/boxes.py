@@ -44,7 +44,7 @@ def scan_of(sample: Sample) -> Scan:
     """
     volume = getattr(sample, "volume", None)
     if volume is None:
-        raise UsageError(f"this learns from volumes, and sample '{sample.name}' is none")
+        raise UsageError(f"this learns from volumes, and sample '{sample.name}' is not one")
     return volume
 
 
