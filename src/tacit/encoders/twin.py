@@ -21,8 +21,8 @@ def fresh_copy(encoder: nn.Module, rng: Rng) -> nn.Module:
 
     An encoder with a spec is built from it once more. A module of the user's own is copied, and every
     submodule with `reset_parameters`, as torch's layers have (its attention `_reset_parameters`), draws its
-    weights again; a module whose weights begin otherwise says so with a method `initialise()`, which is called
-    after its submodules' were drawn. What none of them draws, such as a class token, is kept.
+    weights again; a module whose weights begin otherwise has a method `initialise()`, which is
+    called after its submodules' were drawn. What none of them draws, such as a class token, is kept.
 
     rng: equal ones give equal weights, on any device.
 
