@@ -53,7 +53,7 @@ defaults.MAKERS["dsb2018_nuclei"] = nuclei
 
 def run(cell: Mapping[str, Any]) -> dict[str, Any]:
     source = opened(cell)
-    began = time.monotonic()
+    began = time.process_time()  # others may use the machine
     with tempfile.TemporaryDirectory() as place:
         done = tacit.fit(
             cell["method"],
@@ -65,7 +65,7 @@ def run(cell: Mapping[str, Any]) -> dict[str, Any]:
             quiet=True,
             device="cpu",
         )
-        minutes = (time.monotonic() - began) / 60
+        minutes = (time.process_time() - began) / 60
         report = tacit.probe(str(done.folder), source, seed=cell["seed"], device="cpu")
         recipe = done.settings()
     found = {
