@@ -51,6 +51,12 @@ def store_images(originals: Originals, options: Options) -> StoredImages:
     store = _aliased(alias, options.stores) or _built(alias, originals, options)
     if store.skipped and options.on_bad_file == "stop":
         raise BadFile(*store.skipped[0])
+    if store.brightest > store.white and options.progress:
+        print(
+            f"warning: values up to {store.brightest} are cut off at {store.white}, the white that the "
+            "encoder knows: bright parts look alike",
+            file=sys.stderr,
+        )
     return store
 
 

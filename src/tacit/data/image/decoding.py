@@ -52,13 +52,14 @@ class Header(NamedTuple):
 class Form(NamedTuple):
     """What every image of a store is brought to.
 
-    white: the value of a deep image that becomes 255. deep: whether there are any, or white was asked for.
+    white: the value of a deep image that becomes 255. brightest: the largest value
+    seen in one; 0 without any.
     """
 
     channels: int
     size: int
     white: int
-    deep: bool = False
+    brightest: int = 0
 
 
 class Decoded(NamedTuple):

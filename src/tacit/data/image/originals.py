@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,15 +64,8 @@ def plan(originals: Originals, options: Options, pool: ThreadPoolExecutor) -> Fo
         sides = [np.sqrt(h.height * h.width) for h in headers] or [options.max_size]
         size = min(round(float(np.median(sides))), options.max_size)
     highest = max(pool.map(originals.peak, originals.white_from()), default=0)
-    if options.white is not None:
-        if highest > options.white and options.progress:
-            print(
-                f"warning: values up to {highest} are cut off at {options.white}, the white that the encoder "
-                "knows: bright parts look alike",
-                file=sys.stderr,
-            )
-        return Form(channels, size, options.white, deep=True)
-    return Form(channels, size, white_above(highest) if highest else FULL_WHITE, deep=highest > 0)
+    white = options.white or (white_above(highest) if highest else FULL_WHITE)
+    return Form(channels, size, white, highest)
 
 
 def _header_or_none(originals: Originals, i: int) -> Header | None:

@@ -73,7 +73,8 @@ class StoredImages(Images):
     of pixels, against 18 MB), and because a disk that fails would kill the process by a signal. A batch
     of 256 costs 0.5 ms more so at 8 x 8 px and the same at 256 x 256 (on one core).
 
-    folder: where the store lies. white: the value of images with more than 8 bits that became 255.
+    folder: where the store is. white: the value of images with more than 8 bits that became 255.
+    brightest: the largest value that was seen in them; 0 without any.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +91,9 @@ class StoredImages(Images):
         super().__init__(self.pixels, true_size, names, meta["fingerprint"])
         self.skipped = tuple(Skipped(*entry) for entry in meta["skipped"])
         self.white: int = meta["white"]
-        if meta.get("deep", self.white != FULL_WHITE):  # older stores say the white alone
+        # older stores have the white alone
+        self.brightest: int = meta.get("brightest", self.white if self.white != FULL_WHITE else 0)
+        if self.brightest:
             self.spec = replace(self.spec, white=self.white)
         self._left_out: list[int] = meta["left_out"]
 

@@ -88,7 +88,7 @@ class UnfinishedStore:
             "format": FORMAT,
             "shape": [self.kept, self.form.channels, self.form.size, self.form.size],
             "white": white,
-            "deep": self.form.deep,
+            "brightest": self.form.brightest,
             "fingerprint": fingerprint_of(names, _rows(self.folder / "digests.npy")),
             "skipped": [(name, reason) for _, name, reason in self.left_out],
             "left_out": positions,
