@@ -283,8 +283,9 @@ def test_own_modules_for_volumes_get_a_card():
     card = card_of(own)
     assert card.form == VolumeForm(channels=2, mean=(0.0, 0.0), std=(1.0, 1.0), patch=(4, 4, 6))
     assert card_of(attach_card(own, channels=1, size=4, num_features=7)).form.mean == (0.5,)
-    with pytest.raises(UsageError, match="there is no kind of data 'smells'"):
-        attach_card(own, channels=1, size=4, num_features=7, modality="smells")
+    for word in ("smells", "open", "series", "image.form"):  # `open` is a module, `series` is not built
+        with pytest.raises(UsageError, match=f"there is no kind of data '{word}'"):
+            attach_card(own, channels=1, size=4, num_features=7, modality=word)
     with pytest.raises(UsageError, match="size= for images, or patch= for volumes"):
         attach_card(own, channels=1, num_features=7)
 

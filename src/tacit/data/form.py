@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 from torch import Tensor
 
@@ -149,7 +149,8 @@ def form_class(modality: str) -> type[Form]:
     Raises:
         UsageError: a kind that is not built.
     """
-    if not modality.isidentifier() or find_spec(f"tacit.data.{modality}") is None:
+    # a card of a stranger can name anything, and no other module may be looked for
+    if modality not in get_args(Modality) or find_spec(f"tacit.data.{modality}") is None:
         raise UsageError(f"there is no kind of data '{modality}'")
     found: type[Form] = import_module(f"tacit.data.{modality}.form").FORM
     return found
