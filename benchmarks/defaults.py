@@ -115,6 +115,7 @@ def run(cell: Mapping[str, Any]) -> dict[str, Any]:
         batch_size=64,
         mu=2.0,
         options=cell["options"],
+        encoder=cell.get("encoder", "tacit/convnet"),
         optimizer="adam",
         lr=1e-3,
         weight_decay=0.0,

@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 
 import tacit
-from defaults import archive, decode, opened
+from defaults import archive, decode, opened, run
 from race import machine, save
 from tacit.claims.cells import Cells
-from tacit.claims.graded import graded_floors, graded_run
+from tacit.claims.graded import graded_floors
 from tacit.claims.run import as_table
 from tacit.evaluation.statistics import compare_paired
 from tacit.files import replacing
 from tacit.training.run import Run
 
 ENCODER = "tacit/convnet?width=64"
-LABELS = 25
+LABELS, STEPS = 25, 2400
 STARTS = ("random", "--pretrain dcl", "learned on 20,000 others")
 
 
@@ -61,24 +61,6 @@ def learn(cell: Mapping[str, Any]) -> dict[str, Any]:
         device="cpu",
     )
     return {"run": str(done.folder)}
-
-
-def run(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return graded_run(
-        cell["method"],
-        opened(cell),
-        per_class=LABELS,
-        seed=cell["seed"],
-        steps=2400,
-        batch_size=64,
-        mu=2.0,
-        options={},
-        encoder=cell["encoder"],
-        optimizer="adam",
-        lr=1e-3,
-        weight_decay=0.0,
-        device="cpu",
-    )
 
 
 def floors(cell: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +103,9 @@ def main() -> None:
     many = {"path": str(others(asked.data, work)), "seed": 0, "out": str(work / "others")}
     own = [{"path": path, "seed": seed, "out": str(work / f"own-{seed}")} for seed in range(asked.seeds)]
     file, *learned = (result["run"] for result in cells.run(learn, [many, *own]))
+    common = {"path": path, "labels": LABELS, "steps": STEPS, "options": {}}
     grid = [
-        {"path": path, "seed": seed, "method": method, "start": start, "encoder": encoder}
+        {**common, "seed": seed, "method": method, "start": start, "encoder": encoder}
         for seed, method in product(range(asked.seeds), asked.methods.split(","))
         for start, encoder in zip(STARTS, (ENCODER, f"run:{learned[seed]}", f"run:{file}"), strict=True)
     ]
