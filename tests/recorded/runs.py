@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -113,13 +114,11 @@ def _stop_after_one(name: str, data: Path, settings: dict[str, Any]) -> None:
         if learner.index == 1:
             raise _Stop
 
-    fit_module.Watch.on_train_batch_end = stopping  # type: ignore[method-assign]
-    try:
-        tacit.fit(name, data, **settings)
-    except _Stop:
-        return
-    finally:
-        fit_module.Watch.on_train_batch_end = after  # type: ignore[method-assign]
+    with mock.patch.object(fit_module.Watch, "on_train_batch_end", stopping):
+        try:
+            tacit.fit(name, data, **settings)
+        except _Stop:
+            return
     raise AssertionError(f"{name} was not stopped")
 
 
