@@ -50,9 +50,15 @@ class EncoderCard:
         """The inverse of `as_json`; unknown keys, of a later version, are ignored.
 
         Cards of the first versions had what is the form's among their own keys.
+
+        Raises:
+            UsageError: a kind of data that is not built.
+            KeyError, TypeError: keys are missing, or of another type.
         """
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         form = data.get("form", data)
+        if not isinstance(form, dict):
+            raise TypeError(f"its form is {form!r}")
         return cls(**{**known, "form": form_class(form.get("modality", "image")).from_json(form)})
 
 

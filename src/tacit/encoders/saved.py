@@ -45,5 +45,5 @@ def load_card(folder: Path) -> EncoderCard:
         raise UsageError(f"'{folder}' holds no encoder ({CARD} is missing): {mend}")
     try:
         return EncoderCard.from_json(json.loads((folder / CARD).read_text()))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise TacitError(f"{folder / CARD} is damaged: {error}") from None
