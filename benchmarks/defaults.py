@@ -7,12 +7,12 @@ per class), each run graded by balanced accuracy on the test part beside its flo
 and logistic regression on pixels and on the frozen encoder, with the same labels. Defaults are those of
 `tacit curve` (`tacit/convnet`, Adam 1e-3, 64 unlabelled and 32 labelled pictures a step) and of each method;
 `tacit` chooses the views. `--validation` grades on a part that is cut off the training part instead: what is
-chosen is chosen there. Every run is kept in `--work`; the same command goes on where it was stopped.
+chosen is chosen there. Every run is kept in `--work`; the same command goes on where it was stopped, and
+`--go-on` takes the runs of the result file too.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Mapping
 from itertools import pairwise, product
@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from race import machine, save
-from tacit.claims.cells import Cells
+import sittings
+from sittings import Pairs
 from tacit.claims.graded import graded_floors, graded_run
-from tacit.claims.run import as_table
 from tacit.data.budget import group_split
 from tacit.data.open import open_source
 from tacit.evaluation.statistics import compare_paired, mean_interval
@@ -127,73 +126,61 @@ def floors(cell: Mapping[str, Any]) -> dict[str, Any]:
     return graded_floors(opened(cell), per_class=cell["labels"], seed=cell["seed"])
 
 
-def rows(
-    grid: list[dict[str, Any]],
-    found: list[dict[str, Any]],
-    below: dict[tuple[str, int], list[dict[str, Any]]],
-) -> list[dict[str, str]]:
-    values: dict[tuple[str, int, int, str], list[float]] = {}
-    warned: dict[tuple[str, int, int, str], int] = {}
-    for cell, result in zip(grid, found, strict=True):
+def rows(found: Pairs, floors_of: Pairs) -> list[dict[str, str]]:
+    values: dict[tuple[str, int, int, str], dict[int, dict[str, Any]]] = {}
+    for cell, result in found:
         key = cell["set"], cell["labels"], cell["steps"], cell["method"]
-        values.setdefault(key, []).append(100 * result["balanced_accuracy"])
-        warned[key] = warned.get(key, 0) + bool(result["warned"])
+        values.setdefault(key, {})[cell["seed"]] = result
+    pixels = {
+        (cell["set"], cell["labels"], cell["seed"]): percent(result["pixels"]) for cell, result in floors_of
+    }
     table = []
-    for (name, labels, steps, method), own in values.items():
+    for (name, labels, steps, method), results in values.items():
+        own = {seed: percent(result) for seed, result in results.items()}
+        floor = [pixels[name, labels, seed] for seed in own]
+        base = values.get((name, labels, steps, "supervised"), {})
         row = {"data": name, "labels per class": str(labels), "steps": str(steps), "method": method}
-        row["balanced accuracy"] = f"{np.mean(own):.1f}"
-        base = values.get((name, labels, steps, "supervised"), [])
-        if method != "supervised" and len(base) == len(own) > 1:
-            row["gain over supervised"] = str(compare_paired(own, base).difference)
-        pixels = [100 * seed["pixels"]["balanced_accuracy"] for seed in below[name, labels]]
-        row["pixels"] = f"{np.mean(pixels):.1f}"
-        if len(own) == len(pixels) > 1:
-            row["minus pixels"] = str(mean_interval(np.array(own) - np.array(pixels)))
-        row["said to be below a floor"] = f"{warned[name, labels, steps, method]} of {len(own)}"
+        row["balanced accuracy"] = f"{np.mean(list(own.values())):.1f}"
+        if method != "supervised" and len(own) > 1 and own.keys() <= base.keys():
+            gain = compare_paired(list(own.values()), [percent(base[seed]) for seed in own])
+            row["gain over supervised"] = str(gain.difference)
+        row["pixels"] = f"{np.mean(floor):.1f}"
+        if len(own) > 1:
+            row["minus pixels"] = str(mean_interval(np.array(list(own.values())) - np.array(floor)))
+        warned = [bool(result["warned"]) for result in results.values() if "warned" in result]
+        if warned:
+            row["said to be below a floor"] = f"{sum(warned)} of {len(own)}"
         table.append(row)
     return table
 
 
+def percent(result: Mapping[str, Any]) -> float:
+    return 100 * result["balanced_accuracy"]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/defaults"))
-    parser.add_argument("--steps", default="150,600,2400")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--sets", default=",".join(f"{name}:{labels}" for name, labels in SETS))
-    parser.add_argument("--ema", type=float, help="largest decay of averages; default: each method's own")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--validation", action="store_true")
-    parser.add_argument("--name", default="defaults", help="of the result file")
-    asked = parser.parse_args()
-    asked.work.mkdir(parents=True, exist_ok=True)
+    options = sittings.parser(__doc__, "runs/defaults", "defaults")
+    options.add_argument("--steps", default="150,600,2400")
+    options.add_argument("--methods", default=",".join(METHODS))
+    options.add_argument("--sets", default=",".join(f"{name}:{labels}" for name, labels in SETS))
+    options.add_argument("--ema", type=float, help="largest decay of averages; default: each method's own")
+    options.add_argument("--validation", action="store_true")
+    asked = options.parse_args()
+    sitting = sittings.Sitting(asked, "defaults 1")
     sets = [(name, int(labels)) for name, labels in (word.split(":") for word in asked.sets.split(","))]
     paths = {name: archive(name, asked.data, asked.work, asked.validation) for name, _ in sets}
-    cells = Cells(
-        asked.work / "cells", "defaults 1", jobs=asked.jobs, say=lambda line: print(line, flush=True)
-    )
     drawn = [
         {"set": name, "path": str(paths[name]), "labels": labels, "seed": seed}
         for (name, labels), seed in product(sets, range(asked.seeds))
     ]
-    options = {} if asked.ema is None else {"ema": asked.ema}
+    ema = {} if asked.ema is None else {"ema": asked.ema}
     grid = [
-        {**cell, "steps": int(steps), "method": method, "options": options}
+        {**cell, "steps": int(steps), "method": method, "options": ema}
         for steps, cell, method in product(asked.steps.split(","), drawn, asked.methods.split(","))
     ]
-    below: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for cell, result in zip(drawn, cells.run(floors, drawn), strict=True):
-        below.setdefault((cell["set"], cell["labels"]), []).append(result)
-    found = cells.run(run, grid)
-    table = rows(grid, found, below)
-    print(as_table(table))
-    kept = [{**{k: v for k, v in c.items() if k != "path"}, **r} for c, r in zip(grid, found, strict=True)]
-    floor = [{**{k: v for k, v in c.items() if k != "path"}, "floors": r}
-             for c, r in zip(drawn, cells.run(floors, drawn), strict=True)]  # fmt: skip
-    save(asked.name, {**machine(), "runs": kept, "floors": floor}, table)
+    below = sitting.run(floors, drawn, "floors")
+    found = sitting.run(run, grid)
+    sitting.save(rows(found, below), runs=found, floors=below)
 
 
 if __name__ == "__main__":

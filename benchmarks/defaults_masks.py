@@ -9,19 +9,16 @@ volumes.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import sittings
 import tacit
-from race import machine, save
 from tacit.claims.base import Setting
-from tacit.claims.cells import Cells
 from tacit.claims.hippocampus import COUNT, TEST, open_hippocampus, write_hippocampus
-from tacit.claims.run import as_table
 from tacit.evaluation.segmentation import grade_masks
 from tacit.evaluation.segmenter import load_segmenter, predicted_pairs
 from tacit.training.summary import Summary
@@ -76,27 +73,18 @@ def row(cell: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/defaults-masks"))
-    parser.add_argument("--steps", default="300,1000")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    asked = parser.parse_args()
+    options = sittings.parser(__doc__, "runs/defaults-masks", "defaults_masks")
+    options.add_argument("--steps", default="300,1000")
+    asked = options.parse_args()
+    sitting = sittings.Sitting(asked, "masks 1")
     setting = Setting(folder=asked.work, data=asked.data, quick=False, cells=lambda cell, grid: [])
     folder = write_hippocampus(setting, "defaults", range(COUNT - TEST), range(COUNT - TEST, COUNT))
-    cells = Cells(asked.work / "cells", "masks 1", jobs=asked.jobs, say=lambda line: print(line, flush=True))
     grid = [
         {"folder": str(folder), "steps": int(steps), "method": method, "seed": seed}
         for steps, seed, method in product(asked.steps.split(","), range(asked.seeds), METHODS)
     ]
-    found = cells.run(run, grid)
-    table = [row(cell, result) for cell, result in zip(grid, found, strict=True)]
-    print(as_table(table))
-    kept = [{**{k: v for k, v in c.items() if k != "folder"}, **r} for c, r in zip(grid, found, strict=True)]
-    save("defaults_masks", {**machine(), "runs": kept}, table)
+    found = sitting.run(run, grid)
+    sitting.save([row(cell, result) for cell, result in found], runs=found)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ stopped.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,11 +23,10 @@ import numpy as np
 from PIL import Image
 
 import defaults
+import sittings
 import tacit
 from defaults import Parts, archive, opened, parts
-from race import machine, save
-from tacit.claims.cells import Cells
-from tacit.claims.run import as_table
+from sittings import Pairs
 from tacit.evaluation.statistics import mean_interval
 
 SETS = ("cifar10_jpeg", "elpv_solar", "dsb2018_nuclei")
@@ -85,9 +83,9 @@ def percent(values: list[float]) -> str:
     return f"{100 * np.mean(values):.1f}"
 
 
-def rows(grid: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[str, str]]:
+def rows(found: Pairs) -> list[dict[str, str]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for cell, result in zip(grid, found, strict=True):
+    for cell, result in found:
         groups.setdefault((cell["set"], cell["method"]), []).append(result)
     table = []
     for ((name, method), results), kind in product(groups.items(), KINDS):
@@ -107,19 +105,12 @@ def rows(grid: list[dict[str, Any]], found: list[dict[str, Any]]) -> list[dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/laptop"))
-    parser.add_argument("--methods", default="dcl,deepcluster")
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--validation", action="store_true")
-    parser.add_argument("--name", default="laptop", help="of the result file")
-    asked = parser.parse_args()
-    asked.work.mkdir(parents=True, exist_ok=True)
+    options = sittings.parser(__doc__, "runs/laptop", "laptop")
+    options.add_argument("--methods", default="dcl,deepcluster")
+    options.add_argument("--sets", default=",".join(SETS))
+    options.add_argument("--validation", action="store_true")
+    asked = options.parse_args()
+    sitting = sittings.Sitting(asked, "laptop 1")
     paths = {
         name: str(archive(name, asked.data, asked.work, asked.validation)) for name in asked.sets.split(",")
     }
@@ -127,12 +118,8 @@ def main() -> None:
         {"set": name, "path": path, "method": method, "seed": seed}
         for seed, (name, path), method in product(range(asked.seeds), paths.items(), asked.methods.split(","))
     ]
-    cells = Cells(asked.work / "cells", "laptop 1", jobs=asked.jobs, say=lambda line: print(line, flush=True))
-    found = cells.run(run, grid)
-    table = rows(grid, found)
-    print(as_table(table))
-    kept = [{**{k: v for k, v in c.items() if k != "path"}, **r} for c, r in zip(grid, found, strict=True)]
-    save(asked.name, {**machine(), "runs": kept}, table)
+    found = sitting.run(run, grid)
+    sitting.save(rows(found), runs=found)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ command goes on where it was stopped.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
+import sittings
 import tacit
 from defaults import archive, decode, opened, run
-from race import machine, save
-from tacit.claims.cells import Cells
+from sittings import Pairs
 from tacit.claims.graded import graded_floors
-from tacit.claims.run import as_table
 from tacit.evaluation.statistics import compare_paired
 from tacit.files import replacing
 from tacit.training.run import Run
@@ -68,56 +66,47 @@ def floors(cell: Mapping[str, Any]) -> dict[str, Any]:
     return {name: 100 * floor["balanced_accuracy"] for name, floor in found.items()}
 
 
-def rows(
-    grid: list[dict[str, Any]], found: list[dict[str, Any]], below: list[dict[str, float]]
-) -> list[dict[str, str]]:
-    values: dict[tuple[str, str], list[float]] = {}
-    for cell, result in zip(grid, found, strict=True):
-        values.setdefault((cell["method"], cell["start"]), []).append(100 * result["balanced_accuracy"])
+def rows(found: Pairs, below: Pairs) -> list[dict[str, str]]:
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    for cell, result in found:
+        values.setdefault((cell["method"], cell["start"]), {})[cell["seed"]] = (
+            100 * result["balanced_accuracy"]
+        )
     table = []
     for (method, start), own in values.items():
-        row = {"method": method, "start": start, "balanced accuracy": f"{np.mean(own):.1f}"}
-        if start != STARTS[0] and len(own) > 1:
-            row["gain over random"] = str(compare_paired(own, values[method, STARTS[0]]).difference)
-        frozen = [floor["start encoder"] for c, floor in zip(grid, below, strict=True) if c["start"] == start]
-        pixels = [floor["pixels"] for c, floor in zip(grid, below, strict=True) if c["start"] == start]
-        row |= {"the start, frozen": f"{np.mean(frozen):.1f}", "pixels": f"{np.mean(pixels):.1f}"}
+        row = {"method": method, "start": start, "balanced accuracy": f"{np.mean(list(own.values())):.1f}"}
+        random = values.get((method, STARTS[0]), {})
+        if start != STARTS[0] and len(own) > 1 and own.keys() <= random.keys():
+            gain = compare_paired(list(own.values()), [random[seed] for seed in own])
+            row["gain over random"] = str(gain.difference)
+        same = [floor for cell, floor in below if (cell["method"], cell["start"]) == (method, start)]
+        for title, name in (("the start, frozen", "start encoder"), ("pixels", "pixels")):
+            row[title] = f"{np.mean([floor[name] for floor in same]):.1f}"
         table.append(row)
     return table
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("runs/starts"))
-    parser.add_argument("--methods", default="supervised,flexmatch")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=2)
-    asked = parser.parse_args()
-    work = asked.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    path = str(archive("cifar10_jpeg", asked.data, work, False))
-    cells = Cells(work / "cells", "starts 1", jobs=asked.jobs, say=lambda line: print(line, flush=True))
-    many = {"path": str(others(asked.data, work)), "seed": 0, "out": str(work / "others")}
-    own = [{"path": path, "seed": seed, "out": str(work / f"own-{seed}")} for seed in range(asked.seeds)]
-    file, *learned = (result["run"] for result in cells.run(learn, [many, *own]))
+    options = sittings.parser(__doc__, "runs/starts", "starts")
+    options.add_argument("--methods", default="supervised,flexmatch")
+    asked = options.parse_args()
+    asked.work = asked.work.resolve()
+    sitting = sittings.Sitting(asked, "starts 1")
+    path = str(archive("cifar10_jpeg", asked.data, asked.work, False))
+    many = {"path": str(others(asked.data, asked.work)), "seed": 0, "out": str(asked.work / "others")}
+    own = [
+        {"path": path, "seed": seed, "out": str(asked.work / f"own-{seed}")} for seed in range(asked.seeds)
+    ]
+    file, *learned = (str(Run(cell["out"]).folder) for cell, _ in sitting.run(learn, [many, *own], "starts"))
     common = {"path": path, "labels": LABELS, "steps": STEPS, "options": {}}
     grid = [
         {**common, "seed": seed, "method": method, "start": start, "encoder": encoder}
         for seed, method in product(range(asked.seeds), asked.methods.split(","))
         for start, encoder in zip(STARTS, (ENCODER, f"run:{learned[seed]}", f"run:{file}"), strict=True)
     ]
-    found, below = cells.run(run, grid), cells.run(floors, grid)
-    table = rows(grid, found, below)
-    print(as_table(table))
-    shown = ("method", "start", "seed")
-    kept = [
-        {**{name: cell[name] for name in shown}, **result, "floors": floor}
-        for cell, result, floor in zip(grid, found, below, strict=True)
-    ]
-    save("starts", {**machine(), "runs": kept}, table)
+    below = sitting.run(floors, grid, "floors")
+    found = sitting.run(run, grid)
+    sitting.save(rows(found, below), runs=found, floors=below)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,16 @@ def test_a_damaged_cell_is_made_again(tmp_path):
     assert cells(tmp_path)[0].run(noted, grid(tmp_path, 1)) == [{"square": 0}]
 
 
+def test_a_result_from_elsewhere_is_kept_and_not_measured_again(tmp_path):
+    runner, said = cells(tmp_path)
+    first, second = grid(tmp_path, 2)
+    assert runner.kept(noted, first) is None
+    runner.keep(noted, first, {"square": 7})
+    assert runner.kept(noted, first) == {"square": 7}
+    assert runner.run(noted, [first, second]) == [{"square": 7}, {"square": 1}]
+    assert len(said) == 1
+
+
 def test_a_failed_cell_keeps_the_others(tmp_path):
     runner, _ = cells(tmp_path)
     with pytest.raises(
