@@ -133,7 +133,7 @@ class _Pool:
     """A source of so many images, of which few are looked at."""
 
     def __init__(self, source, count):
-        self.source, self.count = source, count
+        self.source, self.count, self.spec = source, count, source.spec
 
     def __len__(self):
         return self.count

@@ -229,7 +229,7 @@ def fit(
     arguments["options"], choice = options_for(learns, arguments, given, whole, side)
     if choice is not None:
         arguments["views"] = choice.name
-        _say(arguments, say(choice))
+        _say(arguments, say(choice, resumed=checkpoint is not None))
     settings = describe({**arguments, "encoder": asked})
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole

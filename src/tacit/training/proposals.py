@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
+from tacit.batch import Batch, Samples, Step
 from tacit.encoders.cached import cached_encoders
 from tacit.encoders.card import card_of
 from tacit.encoders.modes import evaluating
 from tacit.evaluation.subject import pick_device
 from tacit.methods.base import Method
+from tacit.methods.registry import method_class
+from tacit.rng import Rng, seeded
 from tacit.training.forecast import duration
 from tacit.training.laptop import pretraining_epochs
 from tacit.training.teaching import Teaching
+from tacit.training.views import options_for
 
 _FEW = 1000  # labels in all; with more, random weights are no poor start
 _TRIED = 32  # images by which the time of a pretraining is forecast
@@ -23,6 +28,7 @@ _TRIES = 4
 _BATCH = 128
 _WORTH = 200  # images; fewer teach little without labels
 _PASSES = 6  # two views, forward and backward, in forward passes
+_FIRST = "dcl"  # the method that is proposed
 
 
 def propose(arguments: Mapping[str, Any], method: Method, teaching: Teaching | None) -> list[str]:
@@ -42,27 +48,45 @@ def propose(arguments: Mapping[str, Any], method: Method, teaching: Teaching | N
         return []
     batch = min(_BATCH, images)
     epochs = pretraining_epochs(images, batch)
-    each = _PASSES * epochs * _seconds_per_image(method, teaching, arguments["device"])
+    each = epochs * _seconds_per_image(method, teaching, arguments)
     return [
-        f"note: {len(teaching.learned)} labels and random weights: --pretrain dcl --pretrain-epochs {epochs} "
-        f"--pretrain-batch-size {batch} learns the encoder from all {images:,} images first (about "
-        f"{duration(each * images)} more), and --encoder takes one that has learned (run:DIR, or "
-        "timm/NAME?weights=FILE)"
+        f"note: {len(teaching.learned)} labels and random weights: --pretrain {_FIRST} "
+        f"--pretrain-epochs {epochs} --pretrain-batch-size {batch} learns the encoder from all {images:,} "
+        f"images first (about {duration(each * images)} more), and --encoder takes one that has learned "
+        "(run:DIR, or timm/NAME?weights=FILE)"
     ]
 
 
 @torch.no_grad()
-def _seconds_per_image(method: Method, teaching: Teaching, device: str) -> float:
-    """Of one forward pass, on the device of the run; nothing of the method changes."""
-    where, encoder = pick_device(device), method.encoder
+def _seconds_per_image(method: Method, teaching: Teaching, arguments: Mapping[str, Any]) -> float:
+    """Of one image in one epoch of the pretraining, on the run's device; nothing of `method` changes."""
+    device, encoder = pick_device(arguments["device"]), method.encoder
+    samples = teaching.pool.batch(range(min(_TRIED, len(teaching.pool)))).to(device)
+    still = card_of(encoder).form.still(samples)
     home = next(encoder.parameters()).device
-    first = teaching.pool.batch(range(min(_TRIED, len(teaching.pool))))
-    batch = card_of(encoder).form.still(first.to(where))
-    passed = []
-    with evaluating(encoder.to(where)):
-        for _ in range(_TRIES):  # the shortest: the first warms up, and others may use the machine
-            began = time.monotonic()
-            encoder(batch)
-            passed.append(time.monotonic() - began)
+    with evaluating(encoder.to(device)):
+        passing = _shortest(lambda: encoder(still))
     encoder.to(home)
-    return min(passed) / len(batch)
+    return (_PASSES * passing + _shortest(_views_of(encoder, teaching, arguments, samples))) / len(samples)
+
+
+def _views_of(
+    encoder: torch.nn.Module, teaching: Teaching, arguments: Mapping[str, Any], samples: Samples
+) -> Callable[[], object]:
+    """Makes the views that the pretraining would make of these samples."""
+    learns = method_class(_FIRST)
+    asked = {**arguments, "method": _FIRST, "recipe": "default"}
+    options, _ = options_for(learns, asked, {}, teaching.pool, card_of(encoder).form.sides["size"])
+    with seeded(Rng.of(0)("forecast")):
+        first = learns(copy.deepcopy(encoder), **options).to(samples.data.device)
+    return lambda: first.views(Batch(samples), Rng.of(0)("forecast views"), Step(0, 1, 0, 1))
+
+
+def _shortest(call: Callable[[], object]) -> float:
+    """Seconds: the first call warms up, and others may use the machine."""
+    passed = []
+    for _ in range(_TRIES):
+        began = time.monotonic()
+        call()
+        passed.append(time.monotonic() - began)
+    return min(passed)

@@ -68,10 +68,12 @@ def views_of(source: Source, asked: str | None) -> Choice:
     return choose(asked, channels=channels, classes=source.spec.classes)
 
 
-def say(choice: Choice) -> list[str]:
+def say(choice: Choice, *, resumed: bool = False) -> list[str]:
     """The choice in words, and what to check."""
+    if resumed:
+        return [f"views: {choice.name}, as before"]
     others = ", ".join(name for name in PRESETS if name != choice.name)
     return [
-        f"views: {choice.name}, because {choice.why} ({choice.preset.weakly}); others: --views {others}",
+        f"views: {choice.name}, {choice.why} ({choice.preset.weakly}); others: --views {others}",
         *(f"warning: {text}" for text in choice.warnings),
     ]

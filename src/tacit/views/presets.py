@@ -133,10 +133,10 @@ def choose(asked: str | None, *, channels: int, classes: Sequence[str] = ()) -> 
 
 def _likely(channels: int, classes: Sequence[str]) -> tuple[str, str]:
     if channels in (3, 4):
-        return "photos", "the pictures have colours"
+        return "photos", "because the pictures have colours"
     if len(classes) >= 10 and all(len(name) == 1 and name.isalnum() for name in classes):
-        return "digits", "grey pictures whose classes have the names of digits or letters"
-    return "greys", f"the pictures have {channels} channel{'s' * (channels != 1)} and no colours"
+        return "digits", "because grey pictures have classes with the names of digits or letters"
+    return "greys", f"because the pictures have {channels} channel{'s' * (channels != 1)} and no colours"
 
 
 _MIRRORED = (("left", "right"), ("links", "rechts"), ("l", "r"))
