@@ -1,9 +1,10 @@
 """Ten tiny runs, some of them also stopped and resumed, and what they left: numbers and fingerprints.
 
-    PYTHONPATH=tests python tests/recorded/runs.py    # writes tests/recorded/runs.json again
+    PYTHONPATH=tests python tests/recorded/runs.py    # adds this machine to tests/recorded/runs.json
 
-A change of the code that should not change what is learned leaves `runs.json` as it is. Where a change is
-meant to, record again, look at the difference, and say why in the commit.
+Processors round differently, so there is one record for each way of rounding that was met. A change of the
+code that should not change what is learned leaves `runs.json` as it is. Where a change is meant to, delete
+the file, record again, look at the difference, and say why in the commit.
 """
 
 from __future__ import annotations
@@ -161,12 +162,13 @@ def rounding() -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"rounding": rounding()}
+    found: dict[str, Any] = {}
     for name in RUNS:
         with tempfile.TemporaryDirectory() as place:
             found[name] = learn(name, Path(place))
         print(name, found[name]["kept"])
-    RECORD.write_text(json.dumps(found, indent=1) + "\n")
+    records = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
+    RECORD.write_text(json.dumps({**records, rounding(): found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
