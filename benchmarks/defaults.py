@@ -108,7 +108,7 @@ def run(cell: Mapping[str, Any]) -> dict[str, Any]:
     return graded_run(
         cell["method"],
         opened(cell),
-        per_class=cell["labels"],
+        labels=cell["labels"],
         seed=cell["seed"],
         steps=cell["steps"],
         batch_size=64,
@@ -118,12 +118,12 @@ def run(cell: Mapping[str, Any]) -> dict[str, Any]:
         optimizer="adam",
         lr=1e-3,
         weight_decay=0.0,
-        device="cpu",
+        schedule="cosine 7/16",
     )
 
 
 def floors(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return graded_floors(opened(cell), per_class=cell["labels"], seed=cell["seed"])
+    return graded_floors("class", opened(cell), labels=cell["labels"], seed=cell["seed"])
 
 
 def rows(found: Pairs, floors_of: Pairs) -> list[dict[str, str]]:

@@ -19,8 +19,7 @@ import sittings
 import tacit
 from tacit.claims.base import Setting
 from tacit.claims.hippocampus import COUNT, TEST, open_hippocampus, write_hippocampus
-from tacit.evaluation.segmentation import grade_masks
-from tacit.evaluation.segmenter import load_segmenter, predicted_pairs
+from tacit.tasks.registry import load_predictor, task_of
 from tacit.training.summary import Summary
 
 METHODS = ("supervised-segmentation", "mean-teacher-segmentation", "tracoco")
@@ -48,10 +47,9 @@ def run(cell: Mapping[str, Any]) -> dict[str, Any]:
             quiet=True,
             device="cpu",
         )
-        segmenter, summary = load_segmenter(done.folder), Summary.load(done.folder)
-    pairs = predicted_pairs(segmenter.predict, source, source.splits["test"], PATCH, "cpu")
+        predictor, summary = load_predictor(done.folder), Summary.load(done.folder)
     return {
-        "test_dice": grade_masks(pairs, segmenter.card.classes).mean("dice"),
+        "test_dice": task_of("mask").grade(predictor, source, source.splits["test"], "cpu")["dice"],
         "kept": summary.kept,
         "candidates": dict(summary.candidates),
         "floors": dict(summary.floors),

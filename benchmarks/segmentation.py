@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from race import machine, race, save
-from tacit.evaluation.segmentation import _surface_distances, grade_mask
 from tacit.losses.segmentation import confident_cross_entropy
+from tacit.tasks.masks.grading import _surface_distances, grade_mask
 
 THREADS = 1
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -62,7 +62,7 @@ def learn(cell: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def floors(cell: Mapping[str, Any]) -> dict[str, Any]:
-    found = graded_floors(opened(cell), per_class=LABELS, seed=cell["seed"], encoder=cell["encoder"])
+    found = graded_floors("class", opened(cell), labels=LABELS, seed=cell["seed"], encoder=cell["encoder"])
     return {name: 100 * floor["balanced_accuracy"] for name, floor in found.items()}
 
 

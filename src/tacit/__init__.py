@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from tacit.encoders.zoo import build_encoder, load_encoder
     from tacit.errors import TacitError, UsageError
     from tacit.evaluation.embed import embed
-    from tacit.evaluation.predict import predict
-    from tacit.evaluation.probe import probe
     from tacit.methods.base import Method
     from tacit.methods.recipe import Recipe
     from tacit.rng import Rng
+    from tacit.tasks.predict import predict
+    from tacit.tasks.probe import probe
     from tacit.training.fit import fit
     from tacit.training.run import Run
 
@@ -44,11 +44,11 @@ _HOME = {
     "claim": "tacit.claims.run",
     "curve": "tacit.battle.curve",
     "embed": "tacit.evaluation.embed",
-    "probe": "tacit.evaluation.probe",
+    "probe": "tacit.tasks.probe",
     "Method": "tacit.methods.base",
     "Recipe": "tacit.methods.recipe",
     "Rng": "tacit.rng",
-    "predict": "tacit.evaluation.predict",
+    "predict": "tacit.tasks.predict",
     "fit": "tacit.training.fit",
     "Run": "tacit.training.run",
 }

@@ -17,7 +17,8 @@ FAST = {"encoder": "tacit/convnet?width=4", "steps": 3, "batch_size": 16, "jobs"
 
 
 def shared(data, **options):
-    return {"data": str(data), "labels": None, "groups": None, "cache": None, **options}
+    names = ("labels", "masks", "values", "column", "groups", "patch", "cache")
+    return {"data": str(data), **dict.fromkeys(names), **options}
 
 
 def test_a_curve_keeps_its_runs_and_writes_all(labelled_folder, tmp_path, monkeypatch):
@@ -61,13 +62,13 @@ def test_gains_are_paired_by_draw():
     results = [
         {"balanced_accuracy": v, "kappa": v, "mae": 1 - v, "ece": 0.1, "labels": 10, "n": 50} for v in scores
     ]
-    outcome = CurveOutcome.of(grid, results, baseline="supervised")
+    outcome = CurveOutcome.of(grid, results, target="class", baseline="supervised")
     base, fix = outcome.points
     assert base.gain is None
     assert base.values == pytest.approx((50, 70, 40))
     assert fix.gain.difference.mean == pytest.approx((10 + 5 + 20) / 3)
     assert fix.gain.wilcoxon == pytest.approx(1 / 8)  # all three gains are positive
-    assert fix.kappa == pytest.approx(0.65)
+    assert fix.others["kappa"] == pytest.approx(0.65)
     assert outcome.settings == {"data": "x"}
 
 
@@ -86,9 +87,9 @@ def test_the_test_part_is_a_quarter_and_keeps_groups_whole(labelled_folder):
     [
         (["--methods", "dcl"], "dcl learns no labels"),
         (["--methods", "fixmtach"], "did you mean 'fixmatch'"),
-        (["--methods", "tracoco"], "tracoco learns masks, and curves compare methods for classes"),
+        (["--methods", "tracoco"], "tracoco learns from volumes, and the data are images"),
         (["--budgets", "few"], "whole numbers separated by commas"),
-        (["--budgets", "0"], "1 label per class at least"),
+        (["--budgets", "0"], "a budget is at least 1 (labels per class), not 0"),
         (["--seeds", "1"], "2 seeds at least"),
     ],
 )
@@ -117,7 +118,7 @@ def test_a_method_below_a_floor_is_named_with_it():
         for s in range(2)
         for name, score in (("pixels", 0.4), ("most frequent class", 0.1))
     ]
-    outcome = CurveOutcome.of(grid, results, baseline="supervised", floors=floors)
+    outcome = CurveOutcome.of(grid, results, target="class", baseline="supervised", floors=floors)
     assert [point.method for point in outcome.floors] == ["pixels", "most frequent class"]
     (line,) = outcome.warnings
     assert "fixmatch with 5 labels per class (30.0 %) is below 'pixels' (40.0 %)" in line

@@ -12,6 +12,7 @@ from tacit.encoders.card import EncoderCard, with_card
 from tacit.errors import UsageError
 from tacit.methods.registry import method_class
 from tacit.rng import Rng, seeded
+from tacit.tasks.registry import task_of
 from tacit.training import proposals
 from tacit.training.laptop import check_preset, laptop, pretraining_epochs
 from tacit.training.loader import Stream
@@ -152,7 +153,7 @@ def few(labelled_folder):
             method = FIXMATCH(tacit.build_encoder("tacit/convnet?width=4", channels=3, size=24))
         learned, none = np.arange(labels), np.arange(0)
         pool = _Pool(source, images)
-        return method, Teaching(source, pool, Stream(learned, 8), learned, none, {})
+        return method, Teaching(task_of("class"), source, pool, Stream(learned, 8), learned, none, {})
 
     return make
 

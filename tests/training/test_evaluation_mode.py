@@ -5,6 +5,7 @@ import torch
 
 import tacit
 from tacit.methods.registry import own_methods
+from tacit.tasks.classes import task as classes
 from tacit.training import finishing
 from tacit.training import fit as fit_module
 
@@ -36,7 +37,7 @@ def test_predictions_fit_what_training_sees(slug, tmp_path, monkeypatch):
         return summary
 
     monkeypatch.setattr(fit_module, "finish", finish)
-    monkeypatch.setattr(fit_module, "class_floors", lambda *args: [])  # neither counts here
+    monkeypatch.setattr(classes, "class_floors", lambda *args: [])  # neither counts here
     monkeypatch.setattr(finishing, "write_report", lambda folder: None)
     settings = {"encoder": "tacit/convnet?width=8", "device": "cpu", "quiet": True}
     settings |= {"labels_per_class": 5, "batch_size": 32, "mu": 1.0, "epochs": 1}

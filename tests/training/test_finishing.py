@@ -18,12 +18,13 @@ from tacit.encoders.card import attach_card
 from tacit.encoders.zoo import build_encoder
 from tacit.evaluation import batch_statistics as statistics_module
 from tacit.evaluation.batch_statistics import LEAST, tracking_layers
-from tacit.evaluation.classifier import load_classifier
-from tacit.evaluation.floors import FREQUENT, PIXELS, START, class_floors
-from tacit.evaluation.held_out import HeldOutProbe
-from tacit.evaluation.online import OnlineProbe
 from tacit.methods.classification.supervised import Supervised
 from tacit.rng import Rng
+from tacit.tasks.classes import task as classes
+from tacit.tasks.classes.floors import FREQUENT, PIXELS, START, class_floors
+from tacit.tasks.classes.online import HeldOutProbe
+from tacit.tasks.online import OnlineProbe
+from tacit.tasks.registry import load_predictor
 from tacit.training import finishing
 from tacit.training import fit as fit_module
 from tacit.training.summary import Summary
@@ -71,13 +72,13 @@ def ends(monkeypatch):
 
 @pytest.fixture
 def no_floors(monkeypatch):
-    monkeypatch.setattr(fit_module, "class_floors", lambda *args: [])
+    monkeypatch.setattr(classes, "class_floors", lambda *args: [])
 
 
 def saved(run):
     """Parameters of the classifier on disk: encoder, then head."""
-    found = load_classifier(run.folder)
-    return [*parameters(found.encoder), found.weight, found.bias]
+    found = load_predictor(run.folder)
+    return [*parameters(found.encoder), *parameters(found.head)]
 
 
 @pytest.mark.parametrize("winner", ["averaged", "trained", None])
@@ -117,7 +118,7 @@ def test_floors_stand_in_the_summary(tmp_path, ends, capsys, monkeypatch):
         asked.append((source, learned, test, parameters(encoder), encoder.training))
         return class_floors(source, learned, test, encoder, device)
 
-    monkeypatch.setattr(fit_module, "class_floors", spy)
+    monkeypatch.setattr(classes, "class_floors", spy)
     run = tacit.fit("supervised", "digits", out=tmp_path / "run", epochs=1, **{**TINY, "quiet": False})
     (end,), ((source, learned, test, start, training),) = ends, asked
     assert source is end.probe.source
@@ -176,7 +177,7 @@ def learned(tmp_path_factory):
     found = []
     own = fit_module.finish
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "class_floors", lambda *args: [])
+        patch.setattr(classes, "class_floors", lambda *args: [])
         patch.setattr(finishing, "write_report", lambda folder: None)
         patch.setattr(fit_module, "finish", lambda *args: found.append(args[2]) or own(*args))
         folder = tmp_path_factory.mktemp("learned") / "run"
@@ -384,7 +385,7 @@ def test_a_resumed_run_keeps_its_views_and_ends_bit_identical(views, tmp_path):
     assert part.settings()["method"] == begun["method"] == whole.settings()["method"]
     weak = begun["method"]["weak"]
     assert (weak["quarter_turns"], weak["shift"]) == (1.0 if views else 0.0, 0.125)
-    for name in ("encoder.safetensors", "classifier.safetensors", "summary.json"):
+    for name in ("encoder.safetensors", "predictor.safetensors", "summary.json"):
         assert (part.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     losses = [[(row["step"], row["loss"]) for row in run.metrics()] for run in (whole, part)]
     assert losses[0] == losses[1]

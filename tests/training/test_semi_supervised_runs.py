@@ -24,7 +24,7 @@ SLUGS = [
 
 
 def weights(run):
-    files = ("encoder.safetensors", "classifier.safetensors")
+    files = ("encoder.safetensors", "predictor.safetensors")
     return {f"{file} {k}": v for file in files for k, v in load_file(run.folder / file).items()}
 
 

@@ -15,33 +15,39 @@ from tacit.battle.outcome import CurveOutcome, write_outcome
 from tacit.claims.cells import Cells
 from tacit.claims.graded import graded_floors, graded_run
 from tacit.data.budget import group_split
+from tacit.data.form import form_class
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
-from tacit.methods.registry import baseline_of, method_class
+from tacit.methods.registry import baseline_for, method_class
 from tacit.rng import Rng
+from tacit.tasks.base import Task
+from tacit.tasks.registry import task_of
 from tacit.training.ingredients import check_fit
-from tacit.training.views import say, views_of
+from tacit.training.views import options_for, say
 
-BASELINE = "supervised"
 _TEST = 0.25  # of the labelled samples, where the data bring no test split
 
 
 def curve(
     data: str | os.PathLike[str],
     *,
-    methods: str | Sequence[str] = ("fixmatch", "mean-teacher"),
-    budgets: str | Sequence[int] = (5, 20, 80),
+    methods: str | Sequence[str] | None = None,
+    budgets: str | Sequence[int] | None = None,
     seeds: int = 5,
     out: str | os.PathLike[str] | None = None,
-    encoder: str = "tacit/convnet",
+    encoder: str | None = None,
     labels: str | None = None,
+    masks: str | None = None,
+    values: str | None = None,
+    column: str | None = None,
     groups: str | None = None,
     size: int | None = None,
+    patch: str | tuple[int, int, int] | None = None,
     views: str | None = None,
     steps: int = 1000,
-    batch_size: int = 64,
-    mu: float = 2.0,
+    batch_size: int | None = None,
+    mu: float | None = None,
     optimizer: str = "adam",
     lr: float = 1e-3,
     weight_decay: float = 0.0,
@@ -52,29 +58,35 @@ def curve(
     cache: str | None = None,
     quiet: bool = False,
 ) -> CurveOutcome:
-    """Compare methods over numbers of labels, each with the labels alone (`supervised`) in as many steps.
+    """Compare methods over numbers of labels, each with the labels alone in as many steps.
 
-    For each seed and budget one draw of labels serves all methods. Data without a test split lose a quarter
-    of their labelled samples (stratified, whole groups) to it before anything is drawn. All methods have
-    the same encoder, optimiser, batches and steps, and are graded after the last step. Every run is kept as
-    soon as it is done: the same command goes on where it was stopped. Beside the methods are their floors:
-    what the same labels give without learning, by the most frequent class and by logistic regression on
-    pixels and on the frozen encoder that all begin with.
+    The labels are classes, masks or values, as the data have them. For each seed and budget one draw of
+    labels serves all methods. Data without a test split lose a quarter of their labelled samples (stratified,
+    whole groups) to it before anything is drawn. All methods have the same encoder, optimiser, batches and
+    steps, and are graded after the last step. Every run is kept as soon as it is done: the same command goes
+    on where it was stopped. Beside the methods are their floors: what the same labels give without learning,
+    such as logistic regression on pixels and on the frozen encoder that all begin with, or the mean mask.
 
     Args:
-        data: labelled images, as `tacit fit` takes them.
-        methods: semi-supervised methods, separated by commas on the command line; the baseline is added.
-        budgets: labels per class, separated by commas.
+        data: labelled data, as `tacit fit` takes them.
+        methods: that learn such labels, separated by commas on the command line; the baseline is added.
+            Default: fixmatch and mean-teacher for classes, mean-teacher-segmentation and cps for masks.
+        budgets: labels per class, or masks or values in all, separated by commas; default 5, 20 and 80 per
+            class, 2, 4 and 8 masks, 25, 50 and 100 values.
         seeds: draws of labels, 2 at least.
         out: folder for results; default curves/DATA.
-        encoder: spec string.
-        labels: CSV of file names and labels.
+        encoder: spec string; default tacit/convnet, for masks tacit/unet2d or a small tacit/unet3d.
+        labels: CSV of file names and classes.
+        masks: folder of masks, where they do not lie beside the samples.
+        values: CSV of file names and values.
+        column: of the values, in this CSV.
         groups: CSV of file names and groups, or re:PATTERN.
         size: side in pixels of what the encoder sees.
+        patch: sides X,Y,Z in voxels of what the encoder sees of a volume.
         views: how views are made, as `tacit fit` takes it; default: by what the pictures are like.
         steps: optimiser steps of a run, about: whole passes over the unlabelled images are taken.
-        batch_size: unlabelled images per step.
-        mu: unlabelled images per labelled one in a step.
+        batch_size: unlabelled samples per step; default 64, for masks the method's own.
+        mu: unlabelled samples per labelled one in a step; default 2, for masks 1.
         optimizer: any that timm knows, for all methods.
         lr: learning rate, for all methods.
         weight_decay: for all methods.
@@ -92,40 +104,44 @@ def curve(
         UsageError: an unknown method or one for other data, a budget below 1, too few labels.
         TacitError: a run failed; the others are kept.
     """
-    names, sizes = _methods(methods), _budgets(budgets)
     if seeds < 2:
         raise UsageError(f"a curve needs 2 seeds at least, not {seeds}: one has no interval")
-    shared = {
-        "data": os.fspath(data),
-        "labels": labels,
-        "groups": groups,
-        "cache": cache,
-        "encoder": encoder,
+    known = {"labels": labels, "masks": masks, "values": values, "column": column, "groups": groups}
+    shared: dict[str, Any] = {"data": os.fspath(data), "cache": cache, "patch": patch, **known}
+    names = _methods(methods)
+    source = _open(shared)
+    kind = task_of(str(method_class(names[0]).learns) if names else source.spec.target)
+    for name in names:
+        check_fit(method_class(name), name, source)
+    names = _with_baseline(names or kind.rivals, kind, source)
+    sizes = _budgets(kind.budgets if budgets is None else budgets, kind)
+    form = form_class(source.spec.modality)
+    for name in names:
+        check_fit(method_class(name), name, source)
+    shared |= {
+        "target": kind.target,
+        "encoder": encoder or (form.light_dense if kind.dense else form.light),
         "size": size,
         "device": device,
         "views": views,
         "steps": steps,
-        "batch_size": batch_size,
-        "mu": mu,
+        "batch_size": kind.batch_size if batch_size is None else batch_size,
+        "mu": kind.mu if mu is None else mu,
         "optimizer": optimizer,
         "lr": lr,
         "weight_decay": weight_decay,
         "ema": ema,
     }
-    source = _open(shared)
-    for name in reversed(names):  # the baseline last: it was not asked for
-        check_fit(method_class(name), name, source)
     if not quiet:
-        for line in say(views_of(source, views)):
+        for line in _said(source, kind, names, sizes, seeds, views):
             print(line, flush=True)
-        print(f"{len(names)} methods x {len(sizes)} budgets x {seeds} seeds, graded on "
-              f"{len(source.splits['test'])} test images", flush=True)  # fmt: skip
-    shared["fingerprint"] = f"{source.fingerprint}-{joblib.hash(source.labels)}"
+    known_to = (source.labels, source.values)
+    shared["fingerprint"] = f"{source.fingerprint}-{joblib.hash(known_to)}"
     folder = Path(out) if out is not None else Path("curves") / (Path(os.fspath(data)).name or "data")
     cells, below = (
         Cells(
             folder / name,
-            "curve 3",
+            "curve 4",
             jobs=joblib.cpu_count() if jobs is None else jobs,
             say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
         )
@@ -148,61 +164,64 @@ def curve(
         for parameters, found in zip(drawn, below.run(_floors, drawn), strict=True)
         for name, grades in found.items()
     ]
-    outcome = CurveOutcome.of(grid, results, baseline=BASELINE, floors=floors)
+    outcome = CurveOutcome.of(grid, results, target=kind.target, baseline=names[0], floors=floors)
     write_outcome(folder, outcome)
     if not quiet:
         print(f"written: {folder / 'curve.png'}, .md, .csv and .json", flush=True)
     return outcome
 
 
+def _said(
+    source: Source, task: Task, names: Sequence[str], sizes: Sequence[int], seeds: int, views: str | None
+) -> list[str]:
+    """What will be compared, in words."""
+    arguments = {"views": views, "recipe": "default"}
+    chosen = (options_for(method_class(name), {**arguments, "method": name}, {}, source)[1] for name in names)
+    choice = next((choice for choice in chosen if choice is not None), None)
+    return [
+        *(say(choice) if choice else ()),
+        f"{len(names)} methods x {len(sizes)} budgets x {seeds} seeds of {task.plural}, graded on "
+        f"{len(source.splits['test'])} test {source.spec.modality}s",
+    ]
+
+
 def _cell(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """One run and its grades on the test images."""
+    """One run and its grades on the test samples."""
     options = dict(parameters["options"])
     if parameters["ema"] is not None:
         options.setdefault("ema", parameters["ema"])
-    same = (
-        "encoder",
-        "size",
-        "views",
-        "optimizer",
-        "lr",
-        "weight_decay",
-        "batch_size",
-        "mu",
-        "steps",
-        "seed",
-        "device",
-    )
+    same = ("encoder", "optimizer", "lr", "weight_decay", "batch_size", "mu", "steps", "seed", "device")
+    some = {name: parameters[name] for name in ("size", "views", "patch") if parameters[name] is not None}
     return graded_run(
         parameters["method"],
         _open(parameters),
-        per_class=parameters["budget"],
+        labels=parameters["budget"],
         options=options,
-        **{name: parameters[name] for name in (*same, "seed", "device")},
+        schedule="cosine 7/16",
+        **{name: parameters[name] for name in same},
+        **some,
     )
 
 
 def _floors(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What the same labels give without learning."""
     same = {name: parameters[name] for name in ("seed", "encoder", "size", "device")}
-    return graded_floors(_open(parameters), per_class=parameters["budget"], **same)
+    return graded_floors(parameters["target"], _open(parameters), labels=parameters["budget"], **same)
 
 
 def _open(parameters: Mapping[str, Any]) -> Source:
     """The data with a training and a test split, the same for every run."""
-    source = open_source(
-        parameters["data"],
-        labels=parameters["labels"],
-        groups=parameters["groups"],
-        cache=parameters["cache"],
-        progress=False,
-    )
+    named = ("labels", "masks", "values", "column", "groups", "patch", "cache")
+    source = open_source(parameters["data"], progress=False, **{name: parameters[name] for name in named})
     if "train" in source.splits and "test" in source.splits:
         test = source.splits["test"]
         source.splits["test"] = test[source.labels[test] != UNLABELLED]
         return source
     if not len(source.labelled):
-        raise UsageError("the data have no labels: use one folder per class, or name a CSV with --labels")
+        raise UsageError(
+            "the data have no labels: use one folder per class, or name a CSV with --labels or --values, "
+            "or a folder with --masks"
+        )
     test, _ = group_split(source.labels, source.groups, (_TEST, 1 - _TEST), Rng.of(0)("curve test"))
     train = np.setdiff1d(np.arange(len(source)), test)
     if source.groups is not None:
@@ -211,21 +230,28 @@ def _open(parameters: Mapping[str, Any]) -> Source:
     return source
 
 
-def _methods(words: str | Sequence[str]) -> list[str]:
-    names = [w.strip() for w in words.split(",")] if isinstance(words, str) else list(words)
+def _methods(words: str | Sequence[str] | None) -> list[str]:
+    """Those that were asked for; they must learn one kind of labels."""
+    names = [w.strip() for w in words.split(",")] if isinstance(words, str) else list(words or ())
     for name in names:
-        learns = method_class(name)
-        if learns.learns is None:
+        if method_class(name).learns is None:
             raise UsageError(f"{name} learns no labels, so it has no curve; see tacit methods")
-        if learns.learns == "mask":
-            raise UsageError(
-                f"{name} learns masks, and curves compare methods for classes: run tacit fit {name} and "
-                f"tacit fit {baseline_of(learns)} with the same --labelled and --seed instead"
-            )
-    return list(dict.fromkeys([BASELINE, *names]))
+    kinds = {str(method_class(name).learns): name for name in names}
+    if len(kinds) > 1:
+        said = " and ".join(f"{name} learns {task_of(kind).plural}" for kind, name in kinds.items())
+        raise UsageError(f"{said}: a curve compares methods for one kind of labels")
+    return names
 
 
-def _budgets(words: str | Sequence[int]) -> list[int]:
+def _with_baseline(names: Sequence[str], task: Task, source: Source) -> list[str]:
+    """The baseline first."""
+    baseline = baseline_for(source.spec.modality, task.target)
+    if baseline is None:
+        raise UsageError(f"no method learns {task.plural} of {source.spec.modality}s from the labels alone")
+    return list(dict.fromkeys([baseline, *names]))
+
+
+def _budgets(words: str | Sequence[int], task: Task) -> list[int]:
     parts = words.split(",") if isinstance(words, str) else list(words)
     try:
         sizes = sorted({int(part) for part in parts})
@@ -234,5 +260,5 @@ def _budgets(words: str | Sequence[int]) -> list[int]:
             f"budgets are whole numbers separated by commas, such as 5,20,80; not '{words}'"
         ) from None
     if not sizes or sizes[0] < 1:
-        raise UsageError(f"a budget is 1 label per class at least, not {sizes[0] if sizes else 'none'}")
+        raise UsageError(f"a budget is at least 1 ({task.counted}), not {sizes[0] if sizes else 'none'}")
     return sizes

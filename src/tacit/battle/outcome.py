@@ -14,36 +14,39 @@ import numpy as np
 
 from tacit.claims.run import as_table
 from tacit.evaluation.statistics import Interval, Paired, compare_paired, mean_interval
-from tacit.files import replacing, write_atomically
+from tacit.files import replacing, without_nan, write_atomically
+from tacit.tasks.base import Task
+from tacit.tasks.registry import task_of
 from tacit.training.run import versions
-
-METRIC = "balanced_accuracy"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One method at one budget, over seeds, in percent and points of balanced accuracy.
+    """One method at one budget, over seeds, in units of the table's score (percent, where it is a share).
 
     labels: mean number of labels that were learned from. gain: over the baseline with the same labels,
     paired by seed; its p values are one-sided (greater). None for the baseline itself and for floors.
-    kappa, mae, ece: means of the quadratic kappa, the error in grades and the calibration error.
+    others: means of the further measures, by name.
     """
 
     method: str
     budget: int
     labels: float
     values: tuple[float, ...]
-    accuracy: Interval
+    score: Interval
     gain: Paired | None
-    kappa: float
-    mae: float
-    ece: float
+    others: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class CurveOutcome:
-    """All points, what the runs had in common, and floors: what the same labels give without learning."""
+    """All points, what the runs had in common, and floors: what the same labels give without learning.
 
+    target: kind of the labels. baseline: the method that learns from the labels alone.
+    """
+
+    target: str
+    baseline: str
     points: tuple[Point, ...]
     settings: Mapping[str, Any]
     floors: tuple[Point, ...] = ()
@@ -54,6 +57,7 @@ class CurveOutcome:
         grid: Sequence[Mapping[str, Any]],
         results: Sequence[Mapping[str, Any]],
         *,
+        target: str,
         baseline: str,
         floors: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = (),
     ) -> CurveOutcome:
@@ -61,8 +65,9 @@ class CurveOutcome:
         cells: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
         for parameters, result in zip(grid, results, strict=True):
             cells.setdefault((parameters["method"], parameters["budget"]), []).append(result)
+        task = task_of(target)
         points = tuple(
-            _point(method, budget, found, cells[baseline, budget] if method != baseline else None)
+            _point(task, method, budget, found, cells[baseline, budget] if method != baseline else None)
             for (method, budget), found in sorted(cells.items(), key=lambda item: item[0][1])
         )
         below: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
@@ -70,23 +75,25 @@ class CurveOutcome:
             below.setdefault((parameters["method"], parameters["budget"]), []).append(result)
         own = ("method", "budget", "seed", "options")
         return cls(
+            target,
+            baseline,
             points,
             {key: value for key, value in grid[0].items() if key not in own},
-            tuple(_point(*key, found, None) for key, found in below.items()),
+            tuple(_point(task, *key, found, None) for key, found in below.items()),
         )
 
     def rows(self) -> list[dict[str, str]]:
         """The table, for people."""
+        task = task_of(self.target)
+        title, *titles = task.measures.values()
         return [
             {
-                "labels per class": str(p.budget),
+                task.counted: str(p.budget),
                 "method": f"floor: {p.method}" if p in self.floors else p.method,
-                "balanced accuracy in % [95 %]": _percent(p.accuracy),
-                "gain over supervised [95 %]": "" if p.gain is None else str(p.gain.difference),
+                f"{title} [95 %]": _interval(p.score),
+                f"gain over {self.baseline} [95 %]": "" if p.gain is None else str(p.gain.difference),
                 "Wilcoxon p": "" if p.gain is None else f"{p.gain.wilcoxon:.3f}",
-                "kappa": f"{p.kappa:.3f}",
-                "MAE": f"{p.mae:.3f}",
-                "ECE": f"{p.ece:.3f}",
+                **dict(zip(titles, (_number(value) for value in p.others.values()), strict=True)),
             }
             for p in sorted((*self.points, *self.floors), key=lambda point: point.budget)
         ]
@@ -94,15 +101,16 @@ class CurveOutcome:
     @property
     def warnings(self) -> list[str]:
         """A line for each method that lies below a floor, in the mean over label draws."""
-        lines = []
+        lines, task = [], task_of(self.target)
+        unit = " %" if task.scale == 100 else ""
         for point in self.points:
             floors = [p for p in self.floors if p.budget == point.budget]
-            best = max(floors, key=lambda p: p.accuracy.mean, default=None)
-            if best is not None and point.accuracy.mean < best.accuracy.mean:
-                own, floor = point.accuracy.mean, best.accuracy.mean
+            best = max(floors, key=lambda p: p.score.mean, default=None)
+            if best is not None and point.score.mean < best.score.mean:
+                own, floor = point.score.mean, best.score.mean
                 lines.append(
-                    f"warning: {point.method} with {point.budget} labels per class ({own:.1f} %) is below "
-                    f"'{best.method}' ({floor:.1f} %), which needs no learning: more --steps, or an "
+                    f"warning: {point.method} with {point.budget} {task.counted} ({own:.1f}{unit}) is below "
+                    f"'{best.method}' ({floor:.1f}{unit}), which needs no learning: more --steps, or an "
                     "--encoder that has learned, is most likely to help"
                 )
         return lines
@@ -111,21 +119,29 @@ class CurveOutcome:
         return "\n".join([as_table(self.rows()), *self.warnings])
 
 
-def _percent(interval: Interval) -> str:
+def _interval(interval: Interval) -> str:
     return f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]"
 
 
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3f}"
+
+
 def _point(
-    method: str, budget: int, found: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]] | None
+    task: Task,
+    method: str,
+    budget: int,
+    found: Sequence[Mapping[str, Any]],
+    base: Sequence[Mapping[str, Any]] | None,
 ) -> Point:
-    values = [100 * result[METRIC] for result in found]
+    score, *others = task.measures
+    values = [task.scale * result[score] for result in found]
     gain = None
     if base is not None:
-        gain = compare_paired(values, [100 * result[METRIC] for result in base], alternative="greater")
-    kappa, mae, ece, labels = (
-        float(np.mean([result[key] for result in found])) for key in ("kappa", "mae", "ece", "labels")
-    )
-    return Point(method, budget, labels, tuple(values), mean_interval(values), gain, kappa, mae, ece)
+        gain = compare_paired(values, [task.scale * result[score] for result in base], alternative="greater")
+    labels = float(np.mean([result["labels"] for result in found]))
+    beside = {name: float(np.mean([result.get(name, np.nan) for result in found])) for name in others}
+    return Point(method, budget, labels, tuple(values), mean_interval(values), gain, beside)
 
 
 def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
@@ -134,20 +150,22 @@ def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
     found = {"settings": dict(outcome.settings), "versions": versions()}
     points = [asdict(point) for point in outcome.points]
     floors = [asdict(floor) for floor in outcome.floors]
-    whole = {**found, "points": points, "floors": floors}
+    kind = {"target": outcome.target, "baseline": outcome.baseline}
+    whole = without_nan({**found, **kind, "points": points, "floors": floors})
     write_atomically(folder / "curve.json", json.dumps(whole, indent=1) + "\n")
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["method", "labels_per_class", "seed", METRIC])
+    task = task_of(outcome.target)
+    writer.writerow(["method", task.amount, "seed", task.score])
     for point in outcome.points:
-        writer.writerows([point.method, point.budget, s, v / 100] for s, v in enumerate(point.values))
+        writer.writerows([point.method, point.budget, s, v / task.scale] for s, v in enumerate(point.values))
     write_atomically(folder / "curve.csv", text.getvalue())
     write_atomically(
         folder / "curve.md",
         "# Label-efficiency curve\n\n"
         f"{as_table(outcome.rows())}\n\n"
         + "".join(f"{line}\n\n" for line in outcome.warnings)
-        + "Means over label draws; gains are paired by draw, in points of balanced accuracy, with one-sided "
+        + "Means over label draws; gains are paired by draw, in points of the score, with one-sided "
         "p values (greater).\n\n![curve](curve.png)\n",
     )
     with replacing(folder / "curve.png") as file:
@@ -155,7 +173,7 @@ def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
 
 
 def _draw(outcome: CurveOutcome, file: Any) -> None:
-    """Balanced accuracy over labels per class, with intervals."""
+    """The score over the number of labels, with intervals."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -164,11 +182,11 @@ def _draw(outcome: CurveOutcome, file: Any) -> None:
     methods = list(dict.fromkeys(point.method for point in everything))
     for i, method in enumerate(methods):
         points = [point for point in everything if point.method == method]
-        mean = np.array([p.accuracy.mean for p in points])
+        mean = np.array([p.score.mean for p in points])
         reach = np.array(
             [
-                [p.accuracy.mean - p.accuracy.low for p in points],
-                [p.accuracy.high - p.accuracy.mean for p in points],
+                [p.score.mean - p.score.low for p in points],
+                [p.score.high - p.score.mean for p in points],
             ]
         )
         beside = 1 + 0.03 * (i - len(methods) / 2)  # so that intervals do not hide each other
@@ -181,6 +199,7 @@ def _draw(outcome: CurveOutcome, file: Any) -> None:
     axes.set_xscale("log")
     axes.set_xticks(budgets, labels=[str(b) for b in budgets])
     axes.minorticks_off()
-    axes.set(xlabel="labels per class", ylabel="balanced accuracy in %")
+    task = task_of(outcome.target)
+    axes.set(xlabel=task.counted, ylabel=task.measures[task.score])
     axes.legend()
     figure.savefig(file, format="png", dpi=120)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from tacit.claims.base import Claim, Outcome, Parameters, Part, Setting, combined, verdict_on
+from tacit.claims.graded import graded_run
 from tacit.claims.hippocampus import COUNT, TEST, open_hippocampus, write_hippocampus
-from tacit.claims.segmented import segmented_run
 from tacit.data.volume.volumes import Volumes, volumes_of
 from tacit.encoders.anatomy import AnatomyMatcher
 from tacit.evaluation.statistics import mean_interval
@@ -147,10 +147,10 @@ def _tuned(parameters: Parameters) -> dict[str, Any]:
                 **common,
             )
             encoder = f"run:{run.folder}"
-        return segmented_run(
+        return graded_run(
             "supervised-segmentation",
             source,
-            labelled=plan.labelled,
+            labels=plan.labelled,
             steps=plan.steps,
             batch_size=2,
             mu=1.0,
@@ -158,6 +158,7 @@ def _tuned(parameters: Parameters) -> dict[str, Any]:
             encoder=encoder,
             lr=0.05,
             schedule="poly",
+            held_out=0.0,
             **common,
         )
 

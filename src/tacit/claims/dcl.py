@@ -19,9 +19,9 @@ from tacit.data.source import Source
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
 from tacit.evaluation.features import Embed, encoder_features, raw_features
-from tacit.evaluation.probe import measure
 from tacit.evaluation.statistics import compare_paired, mean_interval
 from tacit.files import replacing
+from tacit.tasks.probe import measure
 from tacit.training.fit import fit
 from tacit.training.run import Run
 

@@ -88,7 +88,7 @@ def _grades(parameters: Parameters) -> dict[str, Any]:
     return graded_run(
         method,
         _open(Path(parameters["data"])),
-        per_class=parameters["labels"],
+        labels=parameters["labels"],
         seed=parameters["seed"],
         steps=parameters["steps"],
         batch_size=20,
@@ -100,8 +100,8 @@ def _grades(parameters: Parameters) -> dict[str, Any]:
         optimizer="adam",
         lr=1e-3,
         weight_decay=0.0,
+        schedule="cosine 7/16",
         held_out=0.0,
-        device="cpu",
     )
 
 

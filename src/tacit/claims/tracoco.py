@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tacit.claims.base import Claim, Outcome, Parameters, Part, Setting, combined, verdict_on
+from tacit.claims.graded import graded_run
 from tacit.claims.hippocampus import COUNT, TEST, open_hippocampus, write_hippocampus
-from tacit.claims.segmented import segmented_run
 from tacit.evaluation.statistics import compare_paired, mean_interval
 
 _RELEVANT = 1.0  # points of Dice; a smaller gain would not be a reason to choose a method
@@ -53,10 +53,10 @@ def _experiment(setting: Setting) -> Outcome:
 def _grades(parameters: Parameters) -> dict[str, Any]:
     """One run, graded on the test volumes."""
     method, options = _ARMS[parameters["arm"]]
-    return segmented_run(
+    return graded_run(
         method,
         open_hippocampus(Path(parameters["data"])),
-        labelled=parameters["labelled"],
+        labels=parameters["labelled"],
         seed=parameters["seed"],
         steps=parameters["steps"],
         batch_size=2,
@@ -66,6 +66,7 @@ def _grades(parameters: Parameters) -> dict[str, Any]:
         patch=(16, 24, 16),
         lr=0.05,
         schedule="poly",
+        held_out=0.0,
     )
 
 

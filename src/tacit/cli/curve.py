@@ -11,8 +11,8 @@ from tacit.cli.arguments import Parser, add_option, add_options, help_of
 def run(argv: Sequence[str]) -> None:
     """Run what is missing, print the table, and say where the figure is."""
     parser = Parser("curve", curve, "--data WHERE [--methods A,B] [--budgets 5,20,80] [--seeds N] ...")
-    add_option(parser, "methods", str, help_of(curve, "methods"), default="fixmatch,mean-teacher")
-    add_option(parser, "budgets", str, help_of(curve, "budgets"), default="5,20,80")
+    add_option(parser, "methods", str | None, help_of(curve, "methods"))
+    add_option(parser, "budgets", str | None, help_of(curve, "budgets"))
     add_options(parser, curve, skip=("methods", "budgets", "options"))
     outcome = curve(**parser.parse(argv).as_dict())
     print(f"\n{outcome}\n")

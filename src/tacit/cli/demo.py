@@ -16,9 +16,9 @@ from tacit.data.open import open_source
 from tacit.data.source import Source
 from tacit.encoders.zoo import build_encoder
 from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
-from tacit.evaluation.probe import Result, measure, probe, table
 from tacit.report.neighbours import draw_neighbours
 from tacit.rng import Rng
+from tacit.tasks.probe import Result, measure, probe, table
 from tacit.training.fit import fit
 from tacit.training.run import Run
 

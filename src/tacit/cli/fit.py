@@ -14,6 +14,7 @@ from jsonargparse import SUPPRESS, Namespace
 from tacit.cli.arguments import Parser, add_option, add_options, help_of
 from tacit.errors import UsageError
 from tacit.methods.registry import all_methods, method_class
+from tacit.tasks.registry import task_of
 from tacit.training.fit import fit
 from tacit.training.run import is_main_process
 from tacit.training.summary import Summary
@@ -46,8 +47,8 @@ def run(argv: Sequence[str]) -> None:
         print(summary.lines()[-1])
         return
     if learns.learns is not None:
-        target = "FOLDER" if learns.learns == "mask" else "FILE.csv"
-        print(f"next:    tacit predict {result.quoted} --data WHERE --out {target}")
+        written = task_of(learns.learns).written
+        print(f"next:    tacit predict {result.quoted} --data WHERE --out {written}")
         return
     if hasattr(result.encoder(), "forward_pyramid"):
         tuned = f"tacit fit supervised-segmentation --data MASKED --encoder run:{result.quoted}"

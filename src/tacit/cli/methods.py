@@ -35,14 +35,16 @@ def run(argv: Sequence[str]) -> None:
 def _list(family: str | None, modality: str | None) -> None:
     methods = all_methods()
     for what, value in (("family", family), ("modality", modality)):
-        known = {getattr(entry, what) for entry in methods.values()}
+        known = {
+            word for e in methods.values() for word in ((e.family,) if what == "family" else e.modalities)
+        }
         if value is not None and value not in known:
             raise unknown(what, value, known)
     rows = [("method", "family", "modality", "learns from", "what it is", "paper")]
     rows += [
-        (slug, e.family, e.modality, e.learns_from, e.title, e.paper)
+        (slug, e.family, ", ".join(e.modalities), e.learns_from, e.title, e.paper)
         for slug, e in methods.items()
-        if family in (None, e.family) and modality in (None, e.modality)
+        if family in (None, e.family) and modality in (None, *e.modalities)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

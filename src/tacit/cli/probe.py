@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tacit.cli.arguments import Parser, add_options, help_of
-from tacit.evaluation.probe import probe
+from tacit.tasks.probe import probe
 
 
 def run(argv: Sequence[str]) -> None:

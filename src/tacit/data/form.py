@@ -9,10 +9,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self, get_args
 
+import numpy as np
 from torch import Tensor
 
 from tacit.batch import Modality, Samples
-from tacit.data.source import Source, Spec
+from tacit.data.canvas import Canvas
+from tacit.data.source import Sample, Source, Spec
 from tacit.errors import UsageError
 
 
@@ -28,6 +30,8 @@ class Form(ABC):
     modality: ClassVar[Modality]
     usual: ClassVar[tuple[float, float]]  # mean and std where nobody gives them
     channels_last: ClassVar[bool] = False  # whether convolutions on the CPU are faster in that memory format
+    light: ClassVar[str] = ""  # spec of an encoder that a laptop trains
+    light_dense: ClassVar[str] = ""  # the same of one that gives maps
     instead: ClassVar[str] = ""  # what users can do whose method is for another kind, in words
 
     channels: int
@@ -129,6 +133,26 @@ class Form(ABC):
     @abstractmethod
     def raw(samples: Samples, size: int) -> Tensor:
         """(N, D) float32: the samples without an encoder, of images `size` x `size` pixels at most."""
+
+    def cut(self, sample: Sample, rng: np.random.Generator, *, turn: bool) -> Sample:
+        """A random part of a sample as the encoder sees it, with its mask if it is labelled.
+
+        turn: whether it may be turned and mirrored before.
+
+        Raises:
+            UsageError: masks of this kind of data are not built.
+        """
+        raise UsageError(f"no method learns masks of {self.modality}s")
+
+    def canvas(self, source: Source, position: int) -> Canvas:
+        """One sample in its own geometry, where masks are predicted, graded and written.
+
+        position: in a source that is not a subset.
+
+        Raises:
+            UsageError: masks of this kind of data are not built.
+        """
+        raise UsageError(f"no method learns masks of {self.modality}s")
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +24,17 @@ _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 _COMPARED = 20_000  # names that a wrong one is compared with; difflib takes about 1 s for so many
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """A row of a CSV file: its line, the sample's name as written, and the cell that belongs to it."""
+
     line: int
     file: str
     label: str
+
+
+PickColumns = Callable[[Sequence[str]], tuple[int, int]]
+"""The cells of the first line -> the column of the file, and that of what belongs to it."""
+ReadRows = Callable[[list[Row]], list[Row]]
 
 
 def sort_classes(classes: Iterable[str]) -> tuple[str, ...]:
@@ -59,7 +67,7 @@ def read_labels(
             that disagree about one sample.
     """
     path = Path(path)
-    chosen = _match(path, names, skipped, LABEL_COLUMNS)
+    chosen = match_rows(path, names, skipped, partial(_columns, known=LABEL_COLUMNS))
     classes = sort_classes({row.label for row in chosen.values()} - set(_NO_LABEL))
     if not classes:
         raise UsageError(f"{path} holds no label: every row is empty or -1")
@@ -87,7 +95,7 @@ def read_groups(where: str | Path, names: Sequence[str], skipped: Collection[str
     if text.startswith("re:"):
         found = _found_groups(text.removeprefix("re:"), names)
     else:
-        chosen = _match(Path(where), names, skipped, GROUP_COLUMNS)
+        chosen = match_rows(Path(where), names, skipped, partial(_columns, known=GROUP_COLUMNS))
         found = [f"group {chosen[i].label}" if i in chosen else f"alone {i}" for i in range(len(names))]
     return np.unique(np.array(found, str), return_inverse=True)[1].astype(np.int64)
 
@@ -106,17 +114,32 @@ def _found_groups(pattern: str, names: Sequence[str]) -> list[str]:
     return found
 
 
-def _match(
-    path: Path, names: Sequence[str], skipped: Collection[str], columns: Sequence[str]
-) -> dict[int, _Row]:
-    """The row of each sample that has one; positions of skipped ones follow the samples."""
-    header, rows = _read_rows(path, columns)
+def match_rows(
+    path: Path,
+    names: Sequence[str],
+    skipped: Collection[str],
+    columns: PickColumns,
+    *,
+    read: ReadRows | None = None,
+    what: str = "label",
+    delimiters: str = ",;\t",
+) -> dict[int, Row]:
+    """The row of each sample that has one; positions of skipped files follow those of the samples.
+
+    read: rewrites the cells of all rows before two rows of one sample are compared; by default `2.0` becomes
+        `2` where all are whole numbers. what: the cell's name in messages. delimiters: the one that the first
+        line has most often is taken, of equals the first.
+
+    Raises:
+        UsageError: as `read_labels`, and what `columns` and `read` raise.
+    """
+    header, rows = _read_rows(path, columns, what, delimiters)
     lookup = _Lookup(names, tuple(skipped), {row.file for row in (header, *rows)})
     if lookup.find(header.file):  # no header: this is a sample already
         rows.insert(0, header)
-    rows = _whole_numbers(rows)
-    chosen: dict[int, _Row] = {}
-    absent: list[_Row] = []
+    rows = (read or _whole_numbers)(rows)
+    chosen: dict[int, Row] = {}
+    absent: list[Row] = []
     for row in rows:
         found = lookup.find(row.file)
         if not found:
@@ -239,39 +262,46 @@ def _written(file: str) -> str:
     return file.replace("\\", "/").removeprefix("./")
 
 
-def _read_rows(path: Path, columns: Sequence[str]) -> tuple[_Row, list[_Row]]:
+def _read_rows(path: Path, columns: PickColumns, what: str, delimiters: str) -> tuple[Row, list[Row]]:
     """The first row, which may be a header, and the others."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = [entry.name for entry in path.parent.glob("*")]
-        raise UsageError(f"no labels file {path}{did_you_mean(path.name, near)}") from None
+        raise UsageError(f"no {what}s file {path}{did_you_mean(path.name, near)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the labels file {path}: {error}") from None
+        raise UsageError(f"cannot read the {what}s file {path}: {error}") from None
     lines = text.splitlines()
-    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    delimiter = max(delimiters, key=lines[0].count) if lines else ","
     reader = csv.reader(lines, delimiter=delimiter)
     first = [cell.strip() for cell in next(reader, [])]
     if len(first) < 2:
-        raise UsageError(f"{path}: two columns are needed, the file and its label")
-    file_column = _column(first, FILE_COLUMNS, 0)
-    label_column = _column(first, columns, 1 if file_column != 1 else 0)
+        raise UsageError(f"{path}: two columns are needed, the file and its {what}")
+    file_column, cell_column = columns(first)
     rows = []
     for cells in reader:
         if not any(cells):
             continue
-        if len(cells) <= max(file_column, label_column):
+        if len(cells) <= max(file_column, cell_column) or any(cells[len(first) :]):
             raise UsageError(f"{path}, line {reader.line_num}: {len(cells)} cells, {len(first)} are expected")
-        rows.append(_Row(reader.line_num, cells[file_column].strip(), cells[label_column].strip()))
-    return _Row(1, first[file_column], first[label_column]), rows
+        rows.append(Row(reader.line_num, cells[file_column].strip(), cells[cell_column].strip()))
+    return Row(1, first[file_column], first[cell_column]), rows
 
 
-def _column(header: list[str], known: Sequence[str], otherwise: int) -> int:
+def _columns(header: Sequence[str], known: Sequence[str]) -> tuple[int, int]:
+    file = find_column(header, FILE_COLUMNS)
+    file = 0 if file is None else file
+    cell = find_column(header, known)
+    return file, (0 if file == 1 else 1) if cell is None else cell
+
+
+def find_column(header: Sequence[str], known: Sequence[str]) -> int | None:
+    """The column that has the first of the known names, in upper or lower case; None if none has."""
     lower = [cell.lower() for cell in header]
-    return next((lower.index(name) for name in known if name in lower), otherwise)
+    return next((lower.index(name) for name in known if name in lower), None)
 
 
-def _whole_numbers(rows: Iterable[_Row]) -> list[_Row]:
+def _whole_numbers(rows: Iterable[Row]) -> list[Row]:
     """`2.0` as `2`, if all labels are whole numbers (spreadsheets write them so beside empty cells)."""
     rows = list(rows)
     matches = [_WHOLE.fullmatch(row.label) for row in rows]

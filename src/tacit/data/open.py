@@ -18,6 +18,7 @@ from tacit.data.image.packaged import PACKAGED, open_packaged
 from tacit.data.labels import read_groups, read_labels
 from tacit.data.options import LARGEST_AUTOMATIC, Options
 from tacit.data.source import UNLABELLED, Source, Subset
+from tacit.data.values import read_values
 from tacit.data.volume.archive import holds_volume_archive, open_volume_archive
 from tacit.data.volume.files import EXTENSIONS as VOLUMES
 from tacit.data.volume.files import extension_of
@@ -33,6 +34,8 @@ def open_source(
     where: str | os.PathLike[str] | Source,
     *,
     labels: str | Path | None = None,
+    values: str | Path | None = None,
+    column: str | None = None,
     groups: str | Path | None = None,
     size: int | None = None,
     max_size: int = LARGEST_AUTOMATIC,
@@ -49,13 +52,17 @@ def open_source(
 ) -> Source:
     """Open what there is to learn from.
 
-    where: a folder of images, with or without class folders; a folder of volumes (NIfTI, HDF5, `.npz`),
-        with or without masks (see `lay_out` for where these are looked for); `slices:FOLDER`, the axial
-        slices of volumes as images; an `.npz` archive; `hf:NAME[@CONFIG]` or `hf:./folder`; the name of
-        a packaged set (`digits`, `mnist5k`), which goes before a folder of that name (`./digits` is the
-        folder); or a source, which is returned as it is.
+    where: a folder of images, with or without class folders or masks (see `find_masks` for where these are
+        looked for); a folder of volumes (NIfTI, HDF5, `.npz`), with or without masks (see `lay_out`);
+        `slices:FOLDER`, the axial slices of volumes as images; an `.npz` archive; `hf:NAME[@CONFIG]` or
+        `hf:./folder`; the name of a packaged set (`digits`, `mnist5k`), which goes before a folder of that
+        name (`./digits` is the folder); or a source, which is returned as it is.
     labels: a CSV file; "none" to leave labels (and masks) aside; by default what the data themselves
-        say. Volumes with labels from a CSV are of one class each, and their masks are left aside.
+        say. Images and volumes with labels from a CSV are of one class each, their masks are left aside.
+    values: a CSV file of numbers, such as ages, that are learned instead of classes or masks (see
+        `read_values`); then `source.values` has them, and `source.labels` is 0 where one is known, else -1.
+    column: the column of `values` that has the numbers; by default `value`, `target`, `age`, `y` or `label`,
+        else the second of two.
     groups: which samples belong together, such as those of one patient: a CSV file, or `re:PATTERN` for
         the names (see `read_groups`).
     size: side S in pixels of the stored images; by default the median of sqrt(height x width), at most
@@ -70,7 +77,7 @@ def open_source(
     cache: folder for the decoded images; by default $TACIT_CACHE, or the user's cache folder.
     progress: show a bar while decoding, if stderr is a terminal.
     workers: threads that decode; by default one a processor core.
-    masks: volumes: a folder that holds the masks, called as the volumes are.
+    masks: a folder that holds the masks, called as the images or volumes are.
     window: volumes: the values that become 0 and 1: `minmax` (the default), `percentile` or `LOW,HIGH`; see
         `tacit.data.volume.windows`.
     spacing: volumes: mm by axis (or one number) to resample to; by default they keep theirs.
@@ -92,19 +99,27 @@ def open_source(
     ):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
+    if values is not None and labels not in (None, "none"):
+        raise UsageError("labels are of classes and values are numbers: give one of the two files")
+    if column is not None and values is None:
+        raise UsageError(f"column '{column}' is of a file of numbers: name the file with values")
     wishes = VolumeOptions.of(masks, window, spacing, patch)
     if isinstance(where, Source):
         where = _in_patches(where, wishes)
-        if labels is None and groups is None:
+        if labels is None and values is None and groups is None:
             return where
-        return _grouped(_relabelled(copy.copy(where), labels), groups)
+        return _grouped(_valued(_relabelled(copy.copy(where), labels), values, column), groups)
     options = Options(
         size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size, white
     )
-    return _grouped(_relabelled(_read(where, options, wishes), labels), groups)
+    aside = labels is not None or values is not None
+    source = _relabelled(_read(where, options, wishes, masks_aside=aside), labels)
+    return _grouped(_valued(source, values, column), groups)
 
 
-def _read(where: str | os.PathLike[str], options: Options, wishes: VolumeOptions) -> Source:
+def _read(
+    where: str | os.PathLike[str], options: Options, wishes: VolumeOptions, *, masks_aside: bool
+) -> Source:
     if isinstance(where, str) and where.startswith("hf:"):
         _refuse(wishes, where)
         return open_hub(where.removeprefix("hf:"), options)
@@ -120,7 +135,7 @@ def _read(where: str | os.PathLike[str], options: Options, wishes: VolumeOptions
         if slices and path.is_dir():
             return open_slices(path, options, wishes)
         if path.is_dir():
-            return _read_folder(path, options, wishes)
+            return _read_folder(path, options, wishes, masks_aside=masks_aside)
         if not path.exists():
             raise UsageError(_absent(path))
     except PermissionError:
@@ -130,10 +145,10 @@ def _read(where: str | os.PathLike[str], options: Options, wishes: VolumeOptions
     return _read_file(path, options, wishes)
 
 
-def _read_folder(path: Path, options: Options, wishes: VolumeOptions) -> Source:
+def _read_folder(path: Path, options: Options, wishes: VolumeOptions, *, masks_aside: bool) -> Source:
     if not holds_volumes(path):
-        _refuse(wishes, path)
-        return open_folder(path, options, others=VOLUMES)
+        _refuse(replace(wishes, masks=None), path)
+        return open_folder(path, options, others=VOLUMES, masks=wishes.masks, masks_aside=masks_aside)
     if options.size is not None:
         raise UsageError("size is for images; volumes are cut in patches: give the patch, in voxels")
     return open_volumes(path, options, wishes)
@@ -157,7 +172,8 @@ def _read_file(path: Path, options: Options, wishes: VolumeOptions) -> Source:
 def _refuse(wishes: VolumeOptions, where: str | Path) -> None:
     if wishes.given:
         said = f"{', '.join(wishes.given)} {'are' if len(wishes.given) > 1 else 'is'}"
-        raise UsageError(f"{said} for volumes, and {where} holds images")
+        kind = "folders of images or volumes" if wishes.given == ["masks"] else "volumes"
+        raise UsageError(f"{said} for {kind}, and {where} holds images")
 
 
 def _own(source: Source, name: str) -> object:
@@ -199,7 +215,17 @@ def _relabelled(source: Source, labels: str | Path | None) -> Source:
     else:
         skipped = [file.name for file in source.skipped]
         source.labels, classes = read_labels(labels, source.names, skipped)
+    source.values = None
     source.spec = replace(source.spec, classes=classes, target="class")
+    return source
+
+
+def _valued(source: Source, values: str | Path | None, column: str | None) -> Source:
+    if values is not None:
+        skipped = [file.name for file in source.skipped]
+        source.values = read_values(values, source.names, skipped, column)
+        source.labels = np.where(np.isnan(source.values), UNLABELLED, 0).astype(np.int64)
+        source.spec = replace(source.spec, classes=(), target="value")
     return source
 
 

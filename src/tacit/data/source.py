@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -25,7 +26,7 @@ class Spec:
     shape: (C, *space) of one sample as `batch` gives it; for images (C, S, S) with S the side of the store,
         for volumes (C, X, Y, Z) of the patch at the centre.
     classes: the classes' names in the order of their numbers, empty without labels.
-    target: whether a label is a class, or a mask whose values are the classes.
+    target: whether a label is a class, a mask whose values are the classes, or a value.
     white: of images, the value of those with more than 8 bits that became 255; 0 where there are none.
     """
 
@@ -97,8 +98,9 @@ class Source:
     """A map-style data set: `len(source)`, `source[i] -> Sample`, `source.batch(index) -> Samples`.
 
     names: (N,) one name per sample (for files the path below the folder that was opened).
-    labels: (N,) int64 class numbers; -1 marks an unlabelled sample. Where labels are masks: 0 if there is
-        one.
+    labels: (N,) int64 class numbers; -1 marks an unlabelled sample. Where labels are masks or values: 0 if
+        there is one.
+    values: (N,) float64 where labels are values, NaN for unlabelled samples; else None.
     groups: (N,) int64 of samples that belong together, such as a patient's, or None.
     table: columns beside the samples, such as site or age, each (N,).
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
@@ -121,6 +123,7 @@ class Source:
         self.splits = dict(splits or {})
         self.fingerprint = fingerprint
         self.skipped = tuple(skipped)
+        self.values: np.ndarray | None = None
         self.groups: np.ndarray | None = None
         self.table: dict[str, np.ndarray] = {}
 
@@ -138,6 +141,25 @@ class Source:
     def labelled(self) -> np.ndarray:
         """Positions that carry a label, ascending."""
         return np.flatnonzero(self.labels != UNLABELLED)
+
+    def targets(self, positions: np.ndarray) -> Tensor:
+        """What is learned of labelled samples, where the samples themselves do not bring it.
+
+        (n,) int64 classes, or float32 values.
+        """
+        if self.values is not None:
+            return torch.from_numpy(self.values[positions].astype(np.float32))
+        return torch.from_numpy(self.labels[positions])
+
+    def hiding(self, known: np.ndarray) -> Source:
+        """The same source without the labels of all samples but those at these positions."""
+        seen = copy.copy(self)
+        seen.labels = np.full(len(self), UNLABELLED, np.int64)
+        seen.labels[known] = self.labels[known]
+        if self.values is not None:
+            seen.values = np.full(len(self), np.nan)
+            seen.values[known] = self.values[known]
+        return seen
 
     def folds(self, by: int | str, rng: Rng) -> list[tuple[np.ndarray, np.ndarray]]:
         """Positions to learn from and to test on, fold by fold, as `folds_of`; no group is on both sides."""
@@ -163,6 +185,7 @@ class Subset(Source):
         )
         self.parent = parent
         self.index = index
+        self.values = None if parent.values is None else parent.values[index]
         self.groups = None if parent.groups is None else parent.groups[index]
         self.table = {name: column[index] for name, column in parent.table.items()}
 
@@ -172,3 +195,11 @@ class Subset(Source):
     def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
         """The parent's batch at the chosen positions."""
         return self.parent.batch(self.index[np.asarray(index)])
+
+
+def rooted(source: Source, position: int) -> tuple[Source, int]:
+    """The source that is no part of another, and the same sample's position there."""
+    while isinstance(source, Subset):
+        position = int(source.index[position])
+        source = source.parent
+    return source, position

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tacit.encoders.card import EncoderCard
 from tacit.errors import UsageError
 
-GIVE_MAPS = "tacit/vnet, tacit/unet3d, tacit/unet2d (for slices), monai/UNet or monai/SwinUNETR"
+GIVE_MAPS = "tacit/vnet, tacit/unet3d, tacit/unet2d (for images and slices), monai/UNet or monai/SwinUNETR"
 _PARTS = ("forward_pyramid", "pyramid_features", "divisor")
 
 

@@ -13,6 +13,7 @@ from tacit.data.source import Sample, Source
 from tacit.encoders.card import card_of
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
+from tacit.tasks.base import Network
 
 
 class Method(nn.Module):
@@ -64,9 +65,14 @@ class Method(nn.Module):
         return ("trained",)
 
     @property
+    def network(self) -> Network:
+        """What predicts, of a method that learns labels: the network that `kept` names."""
+        raise NotImplementedError(f"{type(self).__name__} learns no labels")
+
+    @property
     def evaluated(self) -> nn.Module:
-        """The encoder of the network that `kept` names."""
-        return self.encoder
+        """The encoder that `kept` names."""
+        return self.encoder if self.learns is None else self.network.encoder
 
     def note(self, name: str, value: Tensor) -> None:
         """Show a scalar beside the losses that is not trained: a diagnostic of this step."""
@@ -104,11 +110,3 @@ class Method(nn.Module):
 
     def finish(self, source: Source) -> None:
         """Once, after the last step: what is fitted on the frozen encoder."""
-
-    def embed(self, x: Tensor) -> Tensor:
-        """(B, C, *space) -> (B, D): the features that are kept."""
-        return self.encoder(x)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Class probabilities, mask or keypoints; semi-supervised methods only."""
-        raise NotImplementedError(f"{type(self).__name__} learns no labels")

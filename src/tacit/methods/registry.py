@@ -31,10 +31,15 @@ class Entry:
     family: str
     title: str = ""
     paper: str = ""
-    modality: str = "image"
+    modality: str | tuple[str, ...] = "image"
     learns: str | None = None
     beside: str | None = None
     baseline: bool = False
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Kinds of data that it learns from."""
+        return (self.modality,) if isinstance(self.modality, str) else self.modality
 
     @property
     def learns_from(self) -> str:
@@ -101,12 +106,17 @@ def _literals(node: ast.ClassDef) -> dict[str, Any]:
     return said
 
 
-def baseline_of(method: type[Method]) -> str | None:
-    """Slug of the method that learns from the same kind of labels alone, if there is one."""
+def baseline_of(method: type[Method], kind: str) -> str | None:
+    """Slug of the method that learns the same kind of labels, of this kind of data, from them alone."""
+    return None if method.learns is None else baseline_for(kind, method.learns)
+
+
+def baseline_for(kind: str, target: str) -> str | None:
+    """The same for a kind of data and a kind of labels; None if there is none."""
     alike = [
         slug
         for slug, entry in own_methods().items()
-        if entry.baseline and (entry.modality, entry.learns) == (method.modality, method.learns)
+        if entry.baseline and entry.learns == target and kind in entry.modalities
     ]
     return alike[0] if alike else None
 

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 
 from tacit.encoders.card import card_of
 from tacit.encoders.saved import save_encoder
-from tacit.evaluation.classifier import save_classifier
-from tacit.evaluation.held_out import HeldOutProbe
-from tacit.evaluation.mask_probe import MaskProbe
-from tacit.evaluation.online import OnlineProbe
-from tacit.evaluation.segmenter import save_segmenter
 from tacit.methods.base import Method
-from tacit.methods.classification.base import SemiSupervised
 from tacit.methods.registry import baseline_of
-from tacit.methods.segmentation.base import Segmentation
 from tacit.report.page import write_report
 from tacit.rng import seeded
+from tacit.tasks.online import OnlineProbe
 from tacit.training.keeper import resumable
 from tacit.training.learner import Learner
 from tacit.training.run import Run
@@ -53,10 +46,9 @@ def finish(
         remedies=remedies(learner),
     )
     with resumable(run):
-        if isinstance(method, Segmentation) and teaching is not None:
-            save_segmenter(method, teaching.whole, teaching.held_out, run.folder)
-        elif teaching is not None:
-            save_classifier(cast(SemiSupervised, method), teaching.whole, teaching.held_out, run.folder)
+        if teaching is not None:
+            predictor = teaching.task.calibrate(method.network, teaching.whole, teaching.held_out)
+            predictor.save(run.folder)
         if teaching is not None or scores:
             summary.save(run.folder)
         write_report(run.folder)
@@ -67,8 +59,6 @@ def finish(
 def settle(method: Method, probe: OnlineProbe, device: torch.device) -> dict[str, str]:
     """Running statistics that fit, for each network that could be kept; what to say about them, by name."""
     said: dict[str, str] = {}
-    if not isinstance(probe, HeldOutProbe | MaskProbe):
-        return said
     for name in method.candidates:
         method.kept = name
         found = probe.settle(device)
@@ -116,6 +106,8 @@ def remedies(learner: Learner) -> tuple[str, ...]:
         found.append("an encoder that has learned (--pretrain dcl, or --encoder with pretrained weights)")
     if learner.plan.total < FEW_STEPS:
         found.append(f"more steps (--epochs; these were {learner.plan.total})")
-    if not learner.method.baseline and (slug := baseline_of(type(learner.method))):
+    if not learner.method.baseline and (
+        slug := baseline_of(type(learner.method), learner.source.spec.modality)
+    ):
         found.append(f"the labels alone (tacit fit {slug})")
     return (*found, "more labels", "other views (--views)")

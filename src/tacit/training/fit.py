@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +20,13 @@ from tacit.data.volume.options import three
 from tacit.data.volume.windows import Window
 from tacit.encoders.card import card_of
 from tacit.errors import TacitError
-from tacit.evaluation.floors import class_floors
-from tacit.evaluation.held_out import HeldOutProbe
-from tacit.evaluation.mask_floors import mask_floors
-from tacit.evaluation.mask_probe import MaskProbe
-from tacit.evaluation.online import OnlineProbe
 from tacit.evaluation.subject import OnBadFile, pick_device
 from tacit.methods.base import Method
-from tacit.methods.classification.base import SemiSupervised
 from tacit.methods.recipe import Recipe, Scaling, Schedule
 from tacit.methods.registry import method_class
-from tacit.methods.segmentation.base import Segmentation
 from tacit.rng import Rng, seeded
+from tacit.tasks.online import OnlineProbe
+from tacit.tasks.registry import task_of
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.finishing import finish
 from tacit.training.ingredients import (
@@ -234,7 +229,7 @@ def fit(
     train = whole.splits.get("train", np.arange(len(whole)))
     source = whole.subset(train) if "train" in whole.splits else whole
     beside = open_images(arguments, learns, whole)
-    teaching = teach(arguments, used, whole, train) if learns.learns is not None else None
+    teaching = teach(arguments, used, task_of(learns.learns), whole, train) if learns.learns else None
     if teaching is not None:
         source = teaching.pool
     if checkpoint is not None:
@@ -302,10 +297,8 @@ def _probe(
 ) -> OnlineProbe:
     if teaching is None:
         return OnlineProbe(whole, train, rng)
-    if isinstance(method, Segmentation):
-        return MaskProbe(teaching.whole, train, rng, teaching.held_out, method, teaching.learned)
-    classifier = cast(SemiSupervised, method)
-    return HeldOutProbe(teaching.whole, train, rng, teaching.held_out, teaching.learned, classifier)
+    parts = {"learned": teaching.learned, "held_out": teaching.held_out}
+    return teaching.task.watch(teaching.whole, train, rng, method, **parts)
 
 
 def _floors(
@@ -316,14 +309,12 @@ def _floors(
         return {}
     if teaching is None:
         found = probe.floors(method.encoder, device)
-        method.to("cpu")
-        return found
-    whole, learned, queries = teaching.whole, teaching.learned, probe.queries
-    if isinstance(method, Segmentation):
-        return mask_floors(whole, learned, queries)
-    floors = class_floors(whole, learned, queries, method.encoder, device)
+    else:
+        task, parts = teaching.task, (teaching.learned, probe.queries)
+        floors = task.floors(teaching.whole, *parts, method.encoder, device)
+        found = {name: measured[task.score] for name, measured in floors.items()}
     method.to("cpu")
-    return {floor.name: floor.score(whole.labels[queries]) for floor in floors}
+    return found
 
 
 def _say(arguments: Mapping[str, Any], lines: Sequence[str]) -> None:

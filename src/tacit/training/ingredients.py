@@ -23,6 +23,7 @@ from tacit.evaluation.subject import pick_device
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.methods.registry import all_methods
+from tacit.tasks.registry import task_of
 from tacit.training.loader import Beside, Stream
 from tacit.training.watch import OnCollapse
 
@@ -182,11 +183,8 @@ def check_fit(learns: type[Method], slug: str, source: Source) -> None:
     """
     kind = source.spec.modality
     if learns.modality == kind:
-        if learns.learns == "mask" and source.spec.target != "mask":
-            raise UsageError(
-                f"{slug} learns masks, and the data have none: put them beside the volumes (labels/ beside "
-                "images/, or case_seg.nii.gz beside case.nii.gz), or name their folder with --masks"
-            )
+        if learns.learns is not None:
+            task_of(learns.learns).check(source, slug)
         return
     others = [name for name, entry in all_methods().items() if entry.modality == kind]
     near = [name for name in others if name.startswith(slug)]

@@ -169,8 +169,8 @@ class StepData(Dataset[Batch]):
         """The labelled samples drawn, with their targets."""
         positions = stream.at(draws)
         found = self._read(torch.from_numpy(positions), self.rng("labelled cut"), labelled=True, draws=draws)
-        classes = torch.from_numpy(self.source.labels[positions])
-        return replace(found, index=draws, target=classes if found.target is None else found.target)
+        target = self.source.targets(positions) if found.target is None else found.target
+        return replace(found, index=draws, target=target)
 
     def _read(self, positions: Tensor, rng: Rng, *, labelled: bool, draws: Tensor | None = None) -> Samples:
         """The samples at these positions, cut if the method cuts; without labels unless they are asked for.

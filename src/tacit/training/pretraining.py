@@ -11,6 +11,7 @@ from tacit.errors import UsageError
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.methods.registry import method_class
+from tacit.tasks.registry import task_of
 from tacit.training.ingredients import check_fit, open_data
 from tacit.training.run import Run
 from tacit.training.teaching import teach
@@ -56,7 +57,7 @@ def check_before(arguments: Mapping[str, Any], learns: type[Method], recipe: Rec
     check_fit(learns, arguments["method"], whole)
     if learns.learns is not None:
         train = whole.splits.get("train", np.arange(len(whole)))
-        teach({**arguments, "quiet": True}, recipe, whole, train)
+        teach({**arguments, "quiet": True}, recipe, task_of(learns.learns), whole, train)
 
 
 def learn_first(fit: Callable[..., Run], arguments: Mapping[str, Any], run: Run) -> str:

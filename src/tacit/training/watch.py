@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from tacit.errors import Interrupted, TacitError
 from tacit.evaluation.batch_statistics import Modes
-from tacit.evaluation.online import OnlineProbe
+from tacit.tasks.online import OnlineProbe
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.forecast import Forecast, duration
 from tacit.training.guard import Facts, Guard, Trouble

@@ -187,6 +187,18 @@ def centre_view(
     return render(images, true_size, views, size=size, normal=normal)
 
 
+@torch.no_grad()
+def whole_view(
+    images: Tensor, *, size: int, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor
+) -> Tensor:
+    """The whole of each stored square, whatever the true image's aspect, normalised: where each pixel counts.
+
+    See `augment_images` for arguments, result and errors.
+    """
+    side = torch.full((len(images), 2), float(images.shape[-1]), device=images.device)
+    return centre_view(images, side, size=size, mean=mean, std=std)
+
+
 def draw_views(
     true_size: Tensor, index: Tensor, rng: Rng, augment: Augment, channels: int, colour: bool = True
 ) -> ImageViews:

@@ -429,7 +429,7 @@ def test_a_random_patch_lies_anywhere_inside():
 
 def test_what_is_kept_is_the_slice_encoder_and_its_embedding_has_length_one():
     method = make().eval()
-    z = method.embed(torch.rand(3, 1, *PATCH))
+    z = method.encoder(torch.rand(3, 1, *PATCH))
     assert z.shape == (3, method.num_features)
     assert torch.allclose(z.norm(dim=1), torch.ones(3), atol=1e-6)
 

@@ -19,13 +19,14 @@ from tacit.encoders.vnet import VNet
 from tacit.errors import UsageError
 from tacit.losses.segmentation import segmentation_loss
 from tacit.methods.registry import method_class, own_methods
-from tacit.methods.segmentation.base import Views, run_network
+from tacit.methods.segmentation.base import Views
 from tacit.methods.segmentation.cps import CPS
 from tacit.methods.segmentation.mean_teacher_segmentation import UAMT, MeanTeacherSegmentation
 from tacit.methods.segmentation.supervised_segmentation import SupervisedSegmentation
 from tacit.methods.segmentation.tracoco import TraCoCo
 from tacit.methods.segmentation.urpc import URPC
 from tacit.rng import Rng, seeded
+from tacit.tasks.masks.segmenter import dense_logits, predictor_of
 from tacit.views.volume import apply_cutmix
 
 PATCH = (8, 8, 16)
@@ -123,8 +124,9 @@ def test_a_step_is_finite_reaches_what_is_trained_and_falls(kind, classes):
         optimizer.step()
         method.after_step(Step(40 + index, 100, 0, 1))
     assert method.losses(views, HALF)["supervised"].item() < first
-    assert method.predict(views.labelled).shape == (2, classes, *PATCH)
-    torch.testing.assert_close(method.predict(views.labelled).sum(1), torch.ones(2, *PATCH))
+    probability = predictor_of(method.network)(views.labelled)
+    assert probability.shape == (2, classes, *PATCH)
+    torch.testing.assert_close(probability.sum(1), torch.ones(2, *PATCH))
 
 
 @pytest.mark.parametrize("kind", [CPS, MeanTeacherSegmentation, UAMT, URPC, TraCoCo])
@@ -221,7 +223,7 @@ def test_cps_is_symmetric_and_teaches_with_constants():
     swapped.second = nn.ModuleList([method.encoder, method.head])
     for name, value in swapped.losses(views, HALF).items():
         torch.testing.assert_close(value, losses[name])
-    z1, z2 = (run_network(net, views.both)[2:] for net in method.networks)
+    z1, z2 = (dense_logits(net, views.both)[2:] for net in method.networks)
     weight = 0.1 * math.exp(-5 * 0.25)
     second = list(method.second.parameters())
     alone = weight * F.cross_entropy(z2, z1.argmax(1))
@@ -288,7 +290,7 @@ def test_what_is_kept_is_the_student_or_the_teacher():
         with torch.no_grad():
             method.teacher[1].bias.fill_(7.0)
         x = torch.rand(1, 1, *PATCH)
-        before = method.predict_logits(x)
+        before = dense_logits(method.network, x)
         method.finish(source())
         assert (method.head.bias == 7.0).all().item() == bool(index)
         torch.testing.assert_close(method.logits(x), before)
@@ -409,7 +411,7 @@ def test_a_network_without_surroundings_is_consistent_under_any_offset():
         offset = torch.stack([c.extra["offset"] for c in cut])
         assert offset.any()
         found = method._translated(
-            run_network(method.networks[0], x), run_network(method.networks[0], x2), offset
+            dense_logits(method.networks[0], x), dense_logits(method.networks[0], x2), offset
         )["translation"].item()
         assert (found > 1e-7) == wide
 

@@ -78,7 +78,7 @@ def _aliased(alias: Path, stores: Path) -> StoredImages | None:
 
 def _built(alias: Path, originals: Originals, options: Options) -> StoredImages:
     """The store of the planned form; other wishes that lead to the same form share it."""
-    with _cache_errors(options.stores), _quiet():
+    with _cache_errors(options.stores), quiet():
         options.stores.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(options.threads, thread_name_prefix="decode")
         try:
@@ -222,8 +222,8 @@ def _cache_errors(stores: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings of Pillow on the terminal: each file is read or named as bad."""
+def quiet() -> Iterator[None]:
+    """Within the block: no warnings of Pillow on the terminal: each file is read or named as bad."""
     Image.init()  # here, because the first threads would do it at the same time
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -79,7 +79,7 @@ def read_header(name: str, file: IO[bytes]) -> Header:
     with damage_named(name):
         if name.lower().endswith(".npy"):
             return array_header(name, *_array_shape(file))
-        with _open(name, file) as image:
+        with open_image(name, file) as image:
             return _header(name, image)
 
 
@@ -95,7 +95,7 @@ def decode(name: str, data: bytes, form: Form) -> Decoded:
             array_header(name, *_array_shape(BytesIO(data)))
             array = np.load(BytesIO(data), allow_pickle=False)
             return Decoded(fit_array(name, array, form), array.shape[:2], digest)
-        with _open(name, BytesIO(data)) as image:
+        with open_image(name, BytesIO(data)) as image:
             header = _header(name, image)
             image.draft(image.mode, (2 * form.size, 2 * form.size))
             image.load()
@@ -114,7 +114,7 @@ def peak(name: str, data: bytes) -> int:
             if name.lower().endswith(".npy"):
                 array = np.load(BytesIO(data), allow_pickle=False)
                 return int(array.max()) if array.dtype.itemsize == 2 else 0
-            with _open(name, BytesIO(data)) as image:
+            with open_image(name, BytesIO(data)) as image:
                 return int(_deep_values(name, image).max()) if _header(name, image).deep else 0
     except BadFile:
         return 0
@@ -162,7 +162,12 @@ def fit_array(name: str, array: np.ndarray, form: Form) -> np.ndarray:
     return _fit_channels(name, planes, form.channels)
 
 
-def _open(name: str, file: IO[bytes]) -> Image.Image:
+def open_image(name: str, file: IO[bytes]) -> Image.Image:
+    """An image file whose header is read and whose pixels are not yet.
+
+    Raises:
+        BadFile: the file is no image, or its header is damaged.
+    """
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from tacit.data.image.build import store_images
 from tacit.data.image.index import indexed
 from tacit.data.image.listing import EXTENSIONS, Listing
+from tacit.data.image.mask_layout import find_masks
+from tacit.data.image.masks import MaskedImages, with_masks
 from tacit.data.image.store import StoredImages
 from tacit.data.labels import sort_classes
 from tacit.data.options import Options
@@ -20,17 +23,27 @@ from tacit.data.source import UNLABELLED
 from tacit.errors import BadFile, UsageError
 
 
-def open_folder(folder: Path, options: Options, *, others: Sequence[str] = ()) -> StoredImages:
-    """The images below a folder, with the classes and splits that its subfolders name.
+def open_folder(
+    folder: Path,
+    options: Options,
+    *,
+    others: Sequence[str] = (),
+    masks: Path | None = None,
+    masks_aside: bool = False,
+) -> StoredImages | MaskedImages:
+    """The images below a folder, with their masks, or the classes and splits that its subfolders name.
 
     If every image lies below a first-level folder, and there are two or more, these are the classes.
     If all of them are called train, val, valid, validation or test, they are splits, and the second
     level gives the classes, one list for all splits. Otherwise the images are unlabelled.
 
+    Masks go before classes; see `find_masks` for where they are looked for.
+
     others: extensions of files of other kinds that are read, to be named where no image is found.
+    masks: a folder that holds the masks. masks_aside: leave masks aside; their files are no images even so.
 
     Raises:
-        UsageError: the folder holds no image file.
+        UsageError: the folder holds no image file, or as `find_masks` and `with_masks`.
         BadFile, TacitError: as `store_images`.
     """
     listing = indexed(folder, options)
@@ -38,8 +51,19 @@ def open_folder(folder: Path, options: Options, *, others: Sequence[str] = ()) -
         raise UsageError(_nothing_found(folder, listing, others))
     if listing.closed and options.on_bad_file == "stop":
         raise BadFile(*listing.closed[0])
+    layout = find_masks(listing, options, masks, aside=masks_aside)
+    listing = layout.images
+    if options.progress:
+        for note in layout.notes:
+            print(f"note: {note}", file=sys.stderr)
     source = store_images(listing, options)
-    source.skipped = (*listing.closed, *source.skipped)
+    source.root = listing.root
+    source.skipped = (*listing.closed, *layout.bad, *source.skipped)
+    if layout.mask_of:
+        if not masks_aside and layout.mask_of.keys() & set(source.names):
+            return with_masks(source, layout, options)
+        source.splits = layout.splits(source.names)
+        return source
     known = read_folders(listing)
     source.labels = source.kept(known.labels)
     parts = {split: np.flatnonzero(source.kept(there)) for split, there in known.splits.items()}

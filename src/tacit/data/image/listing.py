@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -57,6 +57,16 @@ class Listing:
         for part in (self.names.text, self.names.ends, self.sizes, self.times):
             whole.update(np.ascontiguousarray(part).view(np.uint8).data)
         return whole.hexdigest()
+
+    def only(self, rows: np.ndarray) -> Listing:
+        """The same with some of the files: (n,) positions, ascending."""
+        return replace(
+            self,
+            names=Names.of(self.names.encoded(int(i)) for i in rows),
+            sizes=self.sizes[rows],
+            times=self.times[rows],
+            folder_of=self.folder_of[rows],
+        )
 
     def identity(self) -> Iterator[bytes]:
         """Place, names, sizes and times."""

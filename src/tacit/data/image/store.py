@@ -32,6 +32,7 @@ class Images(Source):
     pixels: the array, in memory or mapped from the disk.
     true_size: (N, 2) float32, height and width before the images were made square; in the `extra` of
         samples and batches.
+    root: the folder below which the images' names are paths; None where images are not files.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Images(Source):
     ) -> None:
         super().__init__(Spec("image", pixels.shape[1:]), names, fingerprint=fingerprint)
         self.pixels = pixels
+        self.root: Path | None = None
         self.true_size = torch.from_numpy(true_size.astype(np.float32))
 
     def __getitem__(self, i: int) -> Sample:

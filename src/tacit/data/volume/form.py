@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
 from tacit.batch import Modality, Samples
 from tacit.data.form import Form
-from tacit.data.source import Source, Spec
+from tacit.data.source import UNLABELLED, Sample, Source, Spec, rooted
+from tacit.data.volume.canvas import VolumeCanvas
 from tacit.data.volume.options import three
-from tacit.data.volume.volumes import volumes_of
+from tacit.data.volume.volumes import volume_of, volumes_of
 from tacit.errors import UsageError
+from tacit.views.volume import Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class VolumeForm(Form):
 
     modality: ClassVar[Modality] = "volume"
     usual: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    light_dense: ClassVar[str] = "tacit/unet3d?width=8&depth=3&dropout=0"
     instead: ClassVar[str] = "or learn from their slices with --data slices:FOLDER"
 
     patch: tuple[int, ...] = ()
@@ -88,10 +92,35 @@ class VolumeForm(Form):
         """The patch at the centre, as the source gives it."""
         return samples.data
 
+    def cut(self, sample: Sample, rng: np.random.Generator, *, turn: bool) -> Sample:
+        """A random patch, of a volume turned by a multiple of 90 degrees in the x-y plane and mirrored."""
+        turned = Turn.draw(rng) if turn else Turn()
+        shape = turned.shape(volume_of(sample).shape)
+        start = [_start(side, patch, rng) for side, patch in zip(shape, self.patch, strict=True)]
+        return self.crop(sample, turned, start)
+
+    def crop(self, sample: Sample, turned: Turn, start: Sequence[int], **extra: Tensor) -> Sample:
+        """The patch that begins at `start` of the turned volume, and of its mask if it is labelled."""
+        volume = volume_of(sample)
+        box = turned.box(start, self.patch, volume.shape)
+        mask = None if sample.label == UNLABELLED else turned.apply(volume.read_mask(*box))
+        data = turned.apply(volume.read(*box))
+        return Sample(data, sample.index, sample.label, sample.name, mask, extra=extra)
+
+    def canvas(self, source: Source, position: int) -> VolumeCanvas:
+        """The whole volume."""
+        root, i = rooted(source, position)
+        return VolumeCanvas(volumes_of(root).volume(i), self.patch)
+
     @staticmethod
     def raw(samples: Samples, size: int) -> Tensor:
         """Means over equal boxes of the patch, of which there are as many in all as pixels of an image."""
         return F.adaptive_avg_pool3d(samples.data, round(size ** (2 / 3))).flatten(1)
+
+
+def _start(side: int, patch: int, rng: np.random.Generator) -> int:
+    """A uniform start of a patch inside a side; a side that is too short is centred."""
+    return int(rng.integers(side - patch + 1)) if side > patch else -((patch - side) // 2)
 
 
 FORM = VolumeForm

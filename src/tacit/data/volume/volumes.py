@@ -235,6 +235,17 @@ class Volumes(Source):
         return volume.read(start, self.patch)
 
 
+def volume_of(sample: Sample) -> Volume:
+    """The volume that a sample is.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(sample, VolumeSample):
+        raise UsageError(f"{sample.name or 'a sample'} is no volume: pass a folder of NIfTI files")
+    return sample.volume
+
+
 def volumes_of(source: Source) -> Volumes:
     """The volumes that a source is, or is a part of.
 

@@ -19,6 +19,7 @@ from tacit.methods.base import Method
 from tacit.methods.parts.teacher import follow, follow_buffers, frozen_copy, momentum_at
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
+from tacit.tasks.base import Network
 from tacit.views.warp import NATURAL_STRONG, NATURAL_WEAK, WEAK, Warp, warp_images
 
 CLASSIC = Recipe(
@@ -100,14 +101,11 @@ class SemiSupervised(Method):
         return ("trained",) if self.average is None else ("averaged", "trained")
 
     @property
-    def network(self) -> nn.ModuleList:
+    def network(self) -> Network:
         """Encoder and head of the network that is evaluated."""
-        return self.average if self.average is not None and self.kept == "averaged" else self._network
-
-    @property
-    def evaluated(self) -> nn.Module:
-        """The encoder of this network."""
-        return self.network[0]
+        averaged = self.average is not None and self.kept == "averaged"
+        encoder, head = self.average if self.average is not None and averaged else self._network
+        return Network(encoder, head)
 
     @property
     def _network(self) -> nn.ModuleList:
@@ -193,24 +191,5 @@ class SemiSupervised(Method):
 
     def finish(self, source: Source) -> None:
         """The network that is evaluated becomes the trained one."""
-        if self.network is self.average:
+        if self.average is not None and self.kept == "averaged":
             self._network.load_state_dict(self.average.state_dict())
-
-    def embed(self, x: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, D), by the network that is evaluated."""
-        return self.evaluated(x)
-
-    @torch.no_grad()
-    def predict_logits(self, x: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, classes) in eval mode, by the network that is evaluated."""
-        encoder, head = self.network
-        mode = encoder.training
-        try:
-            return head.eval()(encoder.eval()(x))
-        finally:
-            encoder.train(mode)
-            head.train(mode)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, classes) probabilities, not calibrated, in eval mode."""
-        return self.predict_logits(x).softmax(1)

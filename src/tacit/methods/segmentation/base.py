@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples, Step
-from tacit.data.source import UNLABELLED, Sample, Source
+from tacit.data.source import Sample, Source
 from tacit.data.volume.form import VolumeForm
-from tacit.data.volume.volumes import VolumeSample
 from tacit.encoders.card import card_of
 from tacit.encoders.pyramid import pyramid_of
 from tacit.errors import UsageError
@@ -20,7 +18,8 @@ from tacit.losses.segmentation import segmentation_loss
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
-from tacit.views.volume import Turn
+from tacit.tasks.base import Network
+from tacit.tasks.masks.segmenter import dense_logits
 
 SSL4MIS = Recipe(
     optimizer="momentum",  # timm's sgd is Nesterov's
@@ -33,10 +32,6 @@ SSL4MIS = Recipe(
     "patches a step: the released benchmark SSL4MIS, whose 30,000 steps are 300 passes over 200 volumes; 150 "
     "passes are our choice",
 )
-
-
-Network = tuple[Any, nn.Module]
-"""An encoder that gives maps, and its head."""
 
 
 class Views(NamedTuple):
@@ -105,20 +100,8 @@ class Segmentation(Method):
         return VolumeForm.of(card_of(self.encoder).form).patch
 
     def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """A random patch of the turned volume, and of its mask if it is labelled."""
-        assert isinstance(sample, VolumeSample)
-        turn = Turn.draw(rng) if self.turn else Turn()
-        shape = turn.shape(sample.volume.shape)
-        start = [_start(side, patch, rng) for side, patch in zip(shape, self.patch, strict=True)]
-        return self.crop(sample, turn, start)
-
-    def crop(self, sample: VolumeSample, turn: Turn, start: Sequence[int], **extra: Tensor) -> Sample:
-        """The patch that begins at `start` of the turned volume."""
-        volume = sample.volume
-        box = turn.box(start, self.patch, volume.shape)
-        mask = None if sample.label == UNLABELLED else turn.apply(volume.read_mask(*box))
-        data = turn.apply(volume.read(*box))
-        return Sample(data, sample.index, sample.label, sample.name, mask, extra=extra)
+        """A random part of the turned sample, and of its mask if it is labelled."""
+        return card_of(self.encoder).form.cut(sample, rng, turn=self.turn)
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
         """The patches as they were cut."""
@@ -135,36 +118,13 @@ class Segmentation(Method):
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> (B, classes, X, Y, Z), by the network that is kept."""
-        return run_network((self.encoder, self.head), x)
+        return dense_logits(Network(self.encoder, self.head), x)
 
     def supervised(self, logits: Tensor, views: Views) -> Tensor:
         """Of logits whose first rows are the labelled patches."""
         return segmentation_loss(logits[: len(views.labelled)], views.target, background=self.background)
 
-    @torch.no_grad()
-    def predict_logits(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> (B, classes, X, Y, Z) in eval mode, by the network that is evaluated."""
-        mode = self.training
-        try:
-            return self.eval().evaluated_logits(x)
-        finally:
-            self.train(mode)
-
-    def evaluated_logits(self, x: Tensor) -> Tensor:
-        """By the network that `finish` keeps."""
-        return self.logits(x)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> (B, classes, X, Y, Z) probabilities in eval mode."""
-        return self.predict_logits(x).softmax(1)
-
-
-def run_network(network: Network, x: Tensor) -> Tensor:
-    """(B, C, X, Y, Z) -> (B, classes, X, Y, Z) by an encoder and its head."""
-    encoder, head = network
-    return head(encoder.forward_pyramid(x)[-1])
-
-
-def _start(side: int, patch: int, rng: np.random.Generator) -> int:
-    """A uniform start of a patch inside a side; a side that is too short is centred."""
-    return int(rng.integers(side - patch + 1)) if side > patch else -((patch - side) // 2)
+    @property
+    def network(self) -> Network:
+        """The network that is evaluated, and that `finish` keeps."""
+        return Network(self.encoder, self.head)

@@ -10,8 +10,9 @@ from torch import nn
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.twin import fresh_copy
-from tacit.methods.segmentation.base import Network, Segmentation
+from tacit.methods.segmentation.base import Segmentation
 from tacit.rng import Rng
+from tacit.tasks.base import Network
 
 
 class CoTraining(Segmentation):
@@ -34,4 +35,5 @@ class CoTraining(Segmentation):
     @property
     def networks(self) -> tuple[Network, Network]:
         """(encoder, head) of both."""
-        return (self.encoder, self.head), (self.second[0], self.second[1])
+        encoder, head = self.second
+        return Network(self.encoder, self.head), Network(encoder, head)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from tacit.batch import Step
 from tacit.losses.ramps import gaussian_ramp
 from tacit.losses.segmentation import cross_pseudo_supervision
-from tacit.methods.segmentation.base import Views, run_network
+from tacit.methods.segmentation.base import Views
 from tacit.methods.segmentation.co_training import CoTraining
+from tacit.tasks.masks.segmenter import dense_logits
 
 
 class CPS(CoTraining):
@@ -51,7 +52,7 @@ class CPS(CoTraining):
 
     def losses(self, views: Views, step: Step) -> dict[str, Tensor]:
         """Both networks' terms."""
-        first, second = (run_network(network, views.both) for network in self.networks)
+        first, second = (dense_logits(network, views.both) for network in self.networks)
         begin = 0 if self.pseudo == "all" else len(views.labelled)
         z1, z2 = first[begin:], second[begin:]
         weight = self.weight * gaussian_ramp(step.index, self.ramp * step.total)

@@ -17,7 +17,9 @@ from tacit.losses.segmentation import (
     uncertainty_threshold,
 )
 from tacit.methods.parts.teacher import follow, frozen_copy, momentum_at
-from tacit.methods.segmentation.base import SSL4MIS, Segmentation, Views, run_network
+from tacit.methods.segmentation.base import SSL4MIS, Segmentation, Views
+from tacit.tasks.base import Network
+from tacit.tasks.masks.segmenter import dense_logits
 from tacit.views.volume import gaussian_noise
 
 _UA_MT = replace(
@@ -89,15 +91,20 @@ class MeanTeacherSegmentation(Segmentation):
         return ("student", "teacher") if self.keep == "better" else (self.keep,)
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The encoder of the network that is evaluated."""
-        return self.teacher[0] if self.kept == "teacher" else self.encoder
+    def network(self) -> Network:
+        """The student or the teacher."""
+        return self._taught if self.kept == "teacher" else super().network
+
+    @property
+    def _taught(self) -> Network:
+        encoder, head = self.teacher
+        return Network(encoder, head)
 
     @torch.no_grad()
     def teach(self, views: Views, name: str) -> Tensor:
         """(U, classes, X, Y, Z) logits by the teacher, of patches with noise drawn under this name."""
         noisy = gaussian_noise(views.unlabelled, views.rng(name))
-        return run_network((self.teacher[0], self.teacher[1]), noisy)
+        return dense_logits(self._taught, noisy)
 
     def losses(self, views: Views, step: Step) -> dict[str, Tensor]:
         """Supervised term and consistency."""
@@ -116,12 +123,6 @@ class MeanTeacherSegmentation(Segmentation):
         """The teacher follows."""
         network = nn.ModuleList([self.encoder, self.head])
         follow(self.teacher, network, momentum_at(step, self.ema, first=1))
-
-    def evaluated_logits(self, x: Tensor) -> Tensor:
-        """By the student or the teacher."""
-        if self.kept != "teacher":
-            return self.logits(x)
-        return run_network((self.teacher[0], self.teacher[1]), x)
 
     def finish(self, source: Source) -> None:
         """The network that is evaluated becomes the student."""

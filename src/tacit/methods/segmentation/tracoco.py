@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Sample, Source
-from tacit.data.volume.volumes import VolumeSample
+from tacit.data.volume.form import VolumeForm
+from tacit.data.volume.volumes import volume_of
+from tacit.encoders.card import card_of
 from tacit.losses.ramps import gaussian_ramp
 from tacit.losses.segmentation import confident_cross_entropy
 from tacit.losses.translation import negative_entropy, overlaps, translation_consistency
-from tacit.methods.segmentation.base import SSL4MIS, Network, Views, run_network
+from tacit.methods.segmentation.base import SSL4MIS, Views
 from tacit.methods.segmentation.co_training import CoTraining
 from tacit.rng import Rng
+from tacit.tasks.base import Network
+from tacit.tasks.masks.segmenter import dense_logits
 from tacit.views.volume import Turn, apply_cutmix, brightness, cutmix_boxes, two_starts, uniform_noise
 
 _RECIPE = replace(
@@ -114,15 +118,15 @@ class TraCoCo(CoTraining):
 
     def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Two overlapping patches of one turned volume."""
-        assert isinstance(sample, VolumeSample)
+        form, volume = VolumeForm.of(card_of(self.encoder).form), volume_of(sample)
         turn = Turn.draw(rng) if self.turn else Turn()
-        shape = turn.shape(sample.volume.shape)
+        shape = turn.shape(volume.shape)
         main, second = two_starts(shape, self.patch, rng, one_sided=self.compat == "official")
         if not self.translates:
-            return self.crop(sample, turn, main)
-        other = turn.apply(sample.volume.read(*turn.box(second, self.patch, sample.volume.shape)))
+            return form.crop(sample, turn, main)
+        other = turn.apply(volume.read(*turn.box(second, self.patch, volume.shape)))
         offset = torch.tensor([a - b for a, b in zip(main, second, strict=True)])
-        return self.crop(sample, turn, main, second=other, offset=offset)
+        return form.crop(sample, turn, main, second=other, offset=offset)
 
     def views(self, batch: Batch, rng: Rng, step: Step) -> Views:
         """Both patches with the brightness that their volume gets."""
@@ -169,16 +173,16 @@ class TraCoCo(CoTraining):
     def terms(self, k: int, student: Network, teacher: Network, views: Views) -> dict[str, Tensor]:
         """What network k learns, its terms weighted among each other."""
         x = views.both
-        z = run_network(student, self._noisy(x, views, k, "main"))
+        z = dense_logits(student, self._noisy(x, views, k, "main"))
         found = {"supervised": self.supervised(z, views)}
         mixed, target = self._mixed(k, x, self._teach(teacher, x), views)
-        v = run_network(student, self._noisy(mixed, views, k, "mixed"))
+        v = dense_logits(student, self._noisy(mixed, views, k, "mixed"))
         begin = len(views.labelled)
         found["confident"] = confident_cross_entropy(
             v[begin:], target[begin:], threshold=self.threshold, negative=self.negative
         )
         if self.translates:
-            other = run_network(student, self._noisy(views.drawn["second"], views, k, "second"))
+            other = dense_logits(student, self._noisy(views.drawn["second"], views, k, "second"))
             found |= self._translated(z, other, views.drawn["offset"])
         return found
 
@@ -200,7 +204,7 @@ class TraCoCo(CoTraining):
         if self.teacher_eval:
             encoder.eval(), head.eval()
         try:
-            return run_network(teacher, x)
+            return dense_logits(teacher, x)
         finally:
             encoder.train(mode), head.train(mode)
 

@@ -9,10 +9,10 @@ from tacit.data.source import Source, Spec
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError
-from tacit.evaluation import probe as module
-from tacit.evaluation.online import OnlineProbe
-from tacit.evaluation.probe import probe, probe_split
 from tacit.rng import Rng
+from tacit.tasks import probe as module
+from tacit.tasks.online import OnlineProbe
+from tacit.tasks.probe import probe, probe_split
 
 
 def source(labels, **splits):

@@ -21,10 +21,10 @@ from tacit.evaluation.batch_statistics import (
     tracking_layers,
 )
 from tacit.evaluation.features import extract
-from tacit.evaluation.floors import balanced_accuracy
-from tacit.evaluation.online import LABELLED, OnlineProbe, at_most
-from tacit.methods.classification.base import SemiSupervised
 from tacit.rng import Rng
+from tacit.tasks.base import Network, Taught
+from tacit.tasks.classes.floors import balanced_accuracy
+from tacit.tasks.online import LABELLED, OnlineProbe, at_most
 
 _LEARNED = 512  # labelled training samples by which evaluation and training mode are compared
 
@@ -45,7 +45,7 @@ class HeldOutProbe(OnlineProbe):
         rng: Rng,
         held_out: np.ndarray,
         learned: np.ndarray,
-        method: SemiSupervised,
+        method: Taught,
     ) -> None:
         """held_out, learned: positions of the source with labels."""
         super().__init__(source, train, rng)
@@ -64,7 +64,8 @@ class HeldOutProbe(OnlineProbe):
         """What `look` gives, `balanced_accuracy` with held-out labels, and both modes of BatchNorm."""
         values = self.look(encoder, device)
         if len(self.queries):
-            found = held_out_logits(self.method, self.source, self.queries, device).argmax(1).numpy()
+            logits = network_logits(self.method.network, self.source, self.queries, device)
+            found = logits.argmax(1).numpy()
             values[self.score] = balanced_accuracy(self.source.labels[self.queries], found)
         if (modes := self.modes(device)) is not None:
             values |= {"evaluation_mode": modes.evaluation, "training_mode": modes.training}
@@ -72,14 +73,16 @@ class HeldOutProbe(OnlineProbe):
 
     def modes(self, device: torch.device) -> Modes | None:
         """Accuracy of the network that is evaluated on labels that it learned, None without BatchNorm."""
-        if not tracking_layers(self.method.evaluated) or len(self.learned) < 2:
+        if not tracking_layers(self.method.network.encoder) or len(self.learned) < 2:
             return None
         parts = even_parts(self.learned, self._rng("modes").numpy())
         order, largest = np.concatenate(parts), max(map(len, parts))
         labels = self.source.labels[order]
 
         def accuracy(training: bool) -> float:
-            logits = _logits(self.method, self.source, order, device, batch_size=largest, training=training)
+            logits = network_logits(
+                self.method.network, self.source, order, device, batch_size=largest, training=training
+            )
             return float((logits.argmax(1).numpy() == labels).mean())
 
         return Modes(accuracy(False), accuracy(True), len(order))
@@ -92,7 +95,7 @@ class HeldOutProbe(OnlineProbe):
 
         Returns both modes before and after, None where nothing was done.
         """
-        encoder = self.method.evaluated.to(device)
+        encoder = self.method.network.encoder.to(device)
         before = self.modes(device)
         trained = any(p.requires_grad for p in self.method.encoder.parameters())
         if before is None or len(self.learned) < LEAST or not trained:
@@ -103,24 +106,21 @@ class HeldOutProbe(OnlineProbe):
         return before, settled(encoder, batches, before, lambda: self.modes(device))
 
 
-def held_out_logits(
-    method: SemiSupervised, source: Source, positions: np.ndarray, device: torch.device | str
-) -> Tensor:
-    """(n, classes) logits of the network that is evaluated, from still views, on the CPU."""
-    return _logits(method, source, positions, device, batch_size=256, training=False)
-
-
-def _logits(
-    method: SemiSupervised,
+def network_logits(
+    network: Network,
     source: Source,
     positions: np.ndarray,
     device: torch.device | str,
     *,
-    batch_size: int,
-    training: bool,
+    batch_size: int = 256,
+    training: bool = False,
 ) -> Tensor:
-    """The same; `training` normalises by the batch, as BatchNorm does while learning."""
-    form, (encoder, head) = card_of(method.encoder).form, method.network
+    """(n, classes) logits from still views, on the CPU; the network's modes are kept.
+
+    training: normalise by the batch, as BatchNorm does while learning.
+    """
+    encoder, head = network
+    form = card_of(encoder).form
 
     def embed(samples: Samples) -> Tensor:
         return head(encoder(form.still(samples.to(device)))).float()

@@ -16,13 +16,14 @@ from torch import nn
 from balls import save
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED
-from tacit.encoders.card import attach_card
+from tacit.data.volume.form import VolumeForm
+from tacit.encoders.card import EncoderCard, attach_card, with_card
 from tacit.encoders.zoo import build_encoder
-from tacit.evaluation import floors as floors_module
-from tacit.evaluation import mask_floors as mask_floors_module
-from tacit.evaluation.floors import FREQUENT, PIXELS, START, Floor, balanced_accuracy, class_floors
-from tacit.evaluation.mask_floors import BACKGROUND, MEAN, mask_floors, mean_mask
 from tacit.rng import Rng, seeded
+from tacit.tasks.classes import floors as floors_module
+from tacit.tasks.classes.floors import FREQUENT, PIXELS, START, Floor, balanced_accuracy, class_floors
+from tacit.tasks.masks import floors as mask_floors_module
+from tacit.tasks.masks.floors import BACKGROUND, MEAN, mask_floors, mean_mask
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -218,6 +219,9 @@ def bar(begin, end, value=1):
     return mask
 
 
+VIEWER = with_card(nn.Identity(), EncoderCard("", VolumeForm.make(1, patch=(16, 16, 16))))
+
+
 def volumes(folder, *masks):
     pytest.importorskip("nibabel")
     draw = np.random.default_rng(0)
@@ -229,38 +233,38 @@ def volumes(folder, *masks):
 
 def test_identical_masks_have_a_dice_of_one(tmp_path):
     source = volumes(tmp_path, *[bar(1, 4)] * 4)
-    assert mask_floors(source, np.arange(3), np.array([3])) == {BACKGROUND: 0.0, MEAN: 1.0}
+    assert mask_floors(source, np.arange(3), np.array([3]), VIEWER) == {BACKGROUND: 0.0, MEAN: 1.0}
 
 
 def test_dice_of_the_mean_mask_by_hand(tmp_path):
     two = bar(0, 2) + bar(4, 6, 2)
     source = volumes(tmp_path, bar(0, 2), bar(0, 2), bar(1, 6), bar(1, 3), two)
-    found = mask_floors(source, np.arange(3), np.array([3]))  # the mean is the first
+    found = mask_floors(source, np.arange(3), np.array([3]), VIEWER)  # the mean is the first
     assert found == {BACKGROUND: 0.0, MEAN: pytest.approx(2 * 1 / (2 + 2))}
     # class 1 is found, class 2 is not; the first volume has no class 2, which does not count
-    found = mask_floors(source, np.arange(2), np.array([4, 0]))
+    found = mask_floors(source, np.arange(2), np.array([4, 0]), VIEWER)
     assert found == {BACKGROUND: 0.0, MEAN: pytest.approx((1 + 0 + 1) / 3)}
 
 
 def test_masks_of_the_test_volumes_are_only_compared_with(tmp_path, monkeypatch):
     source = volumes(tmp_path, bar(0, 2), bar(0, 2), bar(3, 6))
-    assert mask_floors(source, np.arange(2), np.array([2])) == {BACKGROUND: 0.0, MEAN: 0.0}
-    assert mask_floors(source, np.array([2]), np.arange(2)) == {BACKGROUND: 0.0, MEAN: 0.0}
-    assert mask_floors(source, np.array([2, 0, 1]), np.arange(2))[MEAN] == 1
+    assert mask_floors(source, np.arange(2), np.array([2]), VIEWER) == {BACKGROUND: 0.0, MEAN: 0.0}
+    assert mask_floors(source, np.array([2]), np.arange(2), VIEWER) == {BACKGROUND: 0.0, MEAN: 0.0}
+    assert mask_floors(source, np.array([2, 0, 1]), np.arange(2), VIEWER)[MEAN] == 1
     monkeypatch.setattr(mask_floors_module, "MOST", 1)
-    assert mask_floors(source, np.array([2, 0, 1]), np.arange(2))[MEAN] == 0
+    assert mask_floors(source, np.array([2, 0, 1]), np.arange(2), VIEWER)[MEAN] == 0
 
 
 def test_a_mean_mask_takes_the_shape_of_the_volume(tmp_path):
     wide = np.repeat(np.repeat(bar(3, 6), 2, 2), 2, 0)  # (8, 4, 12)
     source = volumes(tmp_path, bar(3, 6), wide)
-    assert mask_floors(source, np.array([0]), np.array([1])) == {BACKGROUND: 0.0, MEAN: 1.0}
+    assert mask_floors(source, np.array([0]), np.array([1]), VIEWER) == {BACKGROUND: 0.0, MEAN: 1.0}
 
 
 def test_where_there_is_nothing_to_find_no_floor_is_given(tmp_path):
     source = volumes(tmp_path, bar(0, 0), bar(0, 0), bar(1, 2))
-    assert mask_floors(source, np.array([0]), np.array([1])) == {}
-    assert mask_floors(source, np.array([2]), np.array([1])) == {MEAN: 0.0}
+    assert mask_floors(source, np.array([0]), np.array([1]), VIEWER) == {}
+    assert mask_floors(source, np.array([2]), np.array([1]), VIEWER) == {MEAN: 0.0}
 
 
 def test_an_encoder_that_gives_no_numbers_gives_no_floor(digits):

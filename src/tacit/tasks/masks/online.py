@@ -1,4 +1,4 @@
-"""What is measured while a segmenter learns: how well it does on held-out volumes."""
+"""What is measured while a segmenter learns: how well it does on held-out samples."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tacit.data.canvas import Predict
 from tacit.data.source import Source
-from tacit.data.volume.volumes import volumes_of
 from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.batch_statistics import Modes, by_batch, settled, tracking_layers
-from tacit.evaluation.online import OnlineProbe, at_most
-from tacit.evaluation.segmentation import dice_score, mean_of_known
-from tacit.evaluation.segmenter import Predict, count_windows, predicted_pairs
-from tacit.methods.segmentation.base import Segmentation
 from tacit.rng import Rng
+from tacit.tasks.base import Taught
+from tacit.tasks.masks.grading import dice_score, mean_of_known
+from tacit.tasks.masks.segmenter import canvas_of, dense_logits, predicted_pairs, predictor_of
+from tacit.tasks.online import OnlineProbe, at_most
 
-_VOLUMES = 4
-_VOXELS = 1000  # that a Dice counts for, as voxels of one volume are not independent
-_PATCHES = 64  # of labelled volumes, from which statistics are estimated again
+_SAMPLES = 4
+_VOXELS = 1000  # that a Dice counts for, as voxels of one sample are not independent
+_PATCHES = 64  # of labelled samples, from which statistics are estimated again
 
 
 class MaskProbe(OnlineProbe):
     """`OnlineProbe` for a method that learns masks: mean Dice of the foreground classes.
 
-    At most four held-out volumes are looked at, always the same; no gradient comes from them. Features are
+    At most four held-out samples are looked at, always the same; no gradient comes from them. Features are
     not watched for collapse: a network that gives all voxels one class has a Dice of 0.
     """
 
@@ -40,32 +40,33 @@ class MaskProbe(OnlineProbe):
         train: np.ndarray,
         rng: Rng,
         held_out: np.ndarray,
-        method: Segmentation,
+        method: Taught,
         learned: np.ndarray | None = None,
     ) -> None:
         """held_out, learned: positions of the source with masks; the latter to compare BatchNorm's modes."""
         super().__init__(source, train[:0], rng)
-        self.queries = at_most(held_out, _VOLUMES, rng("held out"))
+        self.queries = at_most(held_out, _SAMPLES, rng("held out"))
         self.learned = np.empty(0, np.int64) if learned is None else learned
         self.method, self._rng = method, rng
 
     @property
     def passes(self) -> int:
-        """Windows of all volumes that are looked at; of one learned volume in both modes."""
-        twice = np.repeat(self.learned[:1], 2 if tracking_layers(self.method.evaluated) else 0)
-        shapes = volumes_of(self.source).shapes[np.concatenate([self.queries, twice])].tolist()
-        return sum(count_windows(shape, self.method.patch) for shape in shapes)
+        """Windows of all samples that are looked at; of one learned sample in both modes."""
+        encoder = self.method.network.encoder
+        twice = np.repeat(self.learned[:1], 2 if tracking_layers(encoder) else 0)
+        looked = np.concatenate([self.queries, twice]).tolist()
+        return sum(canvas_of(encoder, self.source, int(i)).windows() for i in looked)
 
     def look(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """Nothing."""
         return {}
 
     def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
-        """With held-out volumes, `dice`: the mean over volumes and foreground classes of either mask.
+        """With held-out samples, `dice`: the mean over samples and foreground classes of either mask.
 
-        With BatchNorm also the Dice of one learned volume in both modes.
+        With BatchNorm also the Dice of one learned sample in both modes.
         """
-        dice = self._dice(self.method.predict, self.queries, device)
+        dice = self._dice(predictor_of(self.method.network), self.queries, device)
         values = {} if np.isnan(dice) else {self.score: dice}
         if (modes := self.modes(device)) is not None:
             values |= {"evaluation_mode": modes.evaluation, "training_mode": modes.training}
@@ -74,26 +75,29 @@ class MaskProbe(OnlineProbe):
     def _dice(self, predict: Predict, positions: np.ndarray, device: torch.device) -> float:
         scores = []
         classes = range(1, len(self.source.spec.classes))
-        for found, true, _ in predicted_pairs(predict, self.source, positions, self.method.patch, device):
+        encoder = self.method.network.encoder
+        for found, true, _ in predicted_pairs(predict, encoder, self.source, positions, device):
             scores += [dice_score(found == c, true == c) for c in classes]
         return mean_of_known(scores)
 
     def modes(self, device: torch.device) -> Modes | None:
-        """Dice of a volume whose mask is learned from, None without BatchNorm."""
-        if not tracking_layers(self.method.evaluated) or not len(self.learned):
+        """Dice of a sample whose mask is learned from, None without BatchNorm."""
+        if not tracking_layers(self.method.network.encoder) or not len(self.learned):
             return None
         first = self.learned[:1]
-        evaluation = self._dice(self.method.predict, first, device)
+        evaluation = self._dice(predictor_of(self.method.network), first, device)
         training = self._dice(self._by_batch, first, device)
         if np.isnan(evaluation) or np.isnan(training):
             return None
         return Modes(evaluation, training, _VOXELS)
 
     def _by_batch(self, x: Tensor) -> Tensor:
-        with keeping_modes(self.method):
-            self.method.eval()
-            with by_batch(self.method):
-                return self.method.evaluated_logits(x).softmax(1)
+        network = self.method.network
+        with keeping_modes(*network):
+            for part in network:
+                part.eval()
+            with by_batch(network.encoder):
+                return dense_logits(network, x).softmax(1)
 
     def settle(self, device: torch.device) -> tuple[Modes, Modes] | None:
         """Estimate the running statistics again, on patches whose masks are learned from, if they do not fit.
@@ -101,15 +105,14 @@ class MaskProbe(OnlineProbe):
         They are taken back where that does not help. Returns both modes before and after, None where nothing
         was to be done.
         """
-        before, encoder = self.modes(device), self.method.evaluated
+        before, encoder = self.modes(device), self.method.network.encoder
         trained = any(p.requires_grad for p in self.method.encoder.parameters())
         if before is None or not before.apart or not trained:
             return None
-        dense = _Dense(encoder)
-        return before, settled(dense, self._patches(device), before, lambda: self.modes(device))
+        return before, settled(_Dense(encoder), self._patches(device), before, lambda: self.modes(device))
 
     def _patches(self, device: torch.device) -> Iterator[Tensor]:
-        """Random patches of the labelled volumes, four at a time."""
+        """Random patches of the labelled samples, four at a time."""
         rng = self._rng("statistics").numpy()
         for _ in range(_PATCHES // 4):
             samples = [self.source[int(i)] for i in rng.choice(self.learned, 4)]
@@ -124,5 +127,5 @@ class _Dense(nn.Module):
         self.encoder = encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> the finest map."""
+        """(B, C, *patch) -> the finest map."""
         return cast(Any, self.encoder).forward_pyramid(x)[-1]

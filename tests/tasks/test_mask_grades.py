@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tacit.errors import UsageError
-from tacit.evaluation.segmentation import EmptyCounts, grade_mask, grade_masks
+from tacit.tasks.masks.grading import EmptyCounts, grade_mask, grade_masks
 
 few = settings(max_examples=60, deadline=None)
 nan = float("nan")

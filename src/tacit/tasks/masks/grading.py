@@ -86,7 +86,7 @@ class MaskGrades:
 
 
 def grade_masks(
-    pairs: Iterable[tuple[Mask, Mask] | tuple[Mask, Mask, Sequence[float]]],
+    pairs: Iterable[tuple[Mask, Mask] | tuple[Mask, Mask, Sequence[float] | None]],
     classes: Sequence[str],
     spacing: Sequence[float] | None = None,
 ) -> MaskGrades:
@@ -109,7 +109,7 @@ def grade_masks(
         raise UsageError("grading masks needs the background and one class at least; name them in classes")
     cases, units = [], set()
     for number, (prediction, reference, *own) in enumerate(pairs):
-        step = own[0] if own else spacing
+        step = own[0] if own and own[0] is not None else spacing
         units.add("voxels" if step is None else "mm")
         a, b = (_numbers(mask, len(classes), number) for mask in (prediction, reference))
         cases.append(tuple(grade_mask(a == k, b == k, step) for k in range(1, len(classes))))

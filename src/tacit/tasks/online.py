@@ -9,11 +9,12 @@ from torch import nn
 from tacit.data.labels import stratified_split
 from tacit.data.source import UNLABELLED, Source
 from tacit.encoders.modes import keeping_modes
+from tacit.evaluation.batch_statistics import Modes
 from tacit.evaluation.collapse import effective_rank, feature_std
 from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
-from tacit.evaluation.floors import PIXELS, START
 from tacit.evaluation.knn import knn_predict
 from tacit.rng import Rng
+from tacit.tasks.names import PIXELS, START
 
 _HEALTH = 512  # unlabelled samples
 LABELLED = 4000  # labelled samples, bank and queries together
@@ -48,6 +49,10 @@ class OnlineProbe:
     def passes(self) -> int:
         """How many samples `measure` takes through the network, or how many patches."""
         return len(self.health) + len(self.bank) + len(self.queries)
+
+    def settle(self, device: torch.device) -> tuple[Modes, Modes] | None:
+        """Estimate running statistics again where they do not fit; both modes before and after, if done."""
+        return None
 
     def measure(self, encoder: nn.Module, device: torch.device) -> dict[str, float]:
         """What `look` gives and, with labels, `knn` (accuracy). The encoder's mode is kept."""

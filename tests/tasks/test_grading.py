@@ -11,8 +11,8 @@ from scipy.stats import binom
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from tacit.errors import UsageError
-from tacit.evaluation import grading
-from tacit.evaluation.grading import bootstrap_grades, grade
+from tacit.tasks.classes import grading
+from tacit.tasks.classes.grading import bootstrap_grades, grade
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tacit.errors import UsageError
-from tacit.evaluation.calibration import HIGHEST, LOWEST, PRIOR, calibrated, fit_temperature
-from tacit.evaluation.grading import grade
+from tacit.tasks.classes.calibration import HIGHEST, LOWEST, PRIOR, calibrated, fit_temperature
+from tacit.tasks.classes.grading import grade
 
 
 def sampled(temperature, n=20_000, classes=5, seed=0):

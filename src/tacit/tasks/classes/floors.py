@@ -18,8 +18,9 @@ from torch import nn
 from tacit.data.source import Source
 from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
+from tacit.tasks.names import PIXELS, START
 
-FREQUENT, PIXELS, START = "most frequent class", "pixels", "start encoder"
+FREQUENT = "most frequent class"
 MOST = 2000
 """Labelled samples that floors are learned from, at most: with more the answer changes little."""
 _COMPONENTS = 256

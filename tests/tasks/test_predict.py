@@ -12,8 +12,8 @@ import tacit
 from tacit.cli.main import main
 from tacit.data.open import open_source
 from tacit.errors import TacitError, UsageError
-from tacit.evaluation.classifier import load_classifier
 from tacit.methods.classification.fixmatch import MATCH
+from tacit.tasks.registry import load_predictor, task_of
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.learner import Learner
 from tacit.training.run import Run
@@ -57,8 +57,8 @@ def test_what_is_kept_is_what_predicts(run, labelled_folder, tmp_path):
     names = open_source(labelled_folder).names
     assert [row["file"] for row in rows] == list(names)
     state = Checkpoint.load(run.last).method
-    weights = load_classifier(run.folder)
-    torch.testing.assert_close(weights.weight, state["average.1.1.weight"])
+    weights = load_predictor(run.folder)
+    torch.testing.assert_close(weights.head.weight, state["average.1.1.weight"])
     for row in rows:
         p = {name: float(row[f"p_{name}"]) for name in ("china", "flower")}
         assert sum(p.values()) == pytest.approx(1, abs=1e-5)
@@ -71,13 +71,13 @@ def test_what_is_kept_is_what_predicts(run, labelled_folder, tmp_path):
 
 
 def test_the_confidence_is_tempered_by_the_held_out_labels(run, labelled_folder, tmp_path):
-    card = json.loads((run.folder / "classifier.json").read_text())
+    card = json.loads((run.folder / "predictor.json").read_text())
     assert card["held_out"] == 4
     assert card["classes"] == ["china", "flower"]
     assert card["grades"]["n"] == 4
     assert 0.05 <= card["temperature"] <= 20
     first = tacit.predict(run, labelled_folder, tmp_path / "a.parquet", device="cpu")
-    classifier = load_classifier(run.folder)
+    classifier = load_predictor(run.folder)
     source = open_source(labelled_folder)
     batch = source.batch(range(8))
     tempered = classifier.to("cpu").probabilities(batch)
@@ -102,7 +102,7 @@ def test_a_run_without_held_out_labels_is_not_calibrated(labelled_folder, tmp_pa
     assert run.settings()["record"]["labels"]["held_out"] == {}
     assert main(["predict", str(run), "--data", str(labelled_folder), "--out", str(tmp_path / "p.csv")]) == 0
     assert "not calibrated" in capsys.readouterr().err
-    assert load_classifier(run.folder).card.temperature == 1.0
+    assert load_predictor(run.folder).card.temperature == 1.0
 
 
 def test_mistakes_are_one_line(run, jpgs, labelled_folder, tmp_path):
@@ -122,8 +122,8 @@ def test_mistakes_are_one_line(run, jpgs, labelled_folder, tmp_path):
     (tmp_path / "copy").mkdir()
     for path in run.folder.glob("*.*"):
         (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "copy" / "classifier.safetensors").write_bytes(b"nothing")
-    with pytest.raises(TacitError, match=r"classifier in .* is damaged"):
+    (tmp_path / "copy" / "predictor.safetensors").write_bytes(b"nothing")
+    with pytest.raises(TacitError, match=r"predictor in .* is damaged"):
         tacit.predict(tmp_path / "copy", labelled_folder, tmp_path / "p.csv")
 
 
@@ -143,7 +143,7 @@ def test_labels_beyond_the_budget_are_gone(labelled_folder):
     source = open_source(labelled_folder)
     arguments = dict.fromkeys(("label_fraction", "held_out"), None)
     arguments |= {"seed": 3, "labels_per_class": 4, "quiet": True, "accumulate": 1, "devices": 1}
-    teaching = draw(arguments, MATCH, source, np.arange(80))
+    teaching = draw(arguments, MATCH, task_of("class"), source, np.arange(80))
     assert (teaching.whole.labels >= 0).sum() == 8 + 2
     assert (teaching.pool.labels >= 0).sum() == 8
     assert (source.labels >= 0).all()  # the source of the caller keeps its own
@@ -198,7 +198,7 @@ def test_stopped_and_resumed_is_never_stopped(labelled_folder, tmp_path, monkeyp
             teach(labelled_folder, tmp_path / "stopped", **options)
     assert Checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last.pt").step == 3
     again = teach(labelled_folder, tmp_path / "stopped", resume=True, **options)
-    for name in ("encoder.safetensors", "classifier.safetensors", "classifier.json"):
+    for name in ("encoder.safetensors", "predictor.safetensors", "predictor.json"):
         assert (again.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 

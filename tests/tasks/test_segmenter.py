@@ -1,24 +1,31 @@
 """Whole volumes from patches, and segmenters on the disk."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tacit.data.volume.canvas import VolumeCanvas
 from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.errors import TacitError, UsageError
-from tacit.evaluation.segmenter import WEIGHTS, count_windows, load_segmenter, slide
+from tacit.tasks.masks.segmenter import MaskCard, Segmenter
+from tacit.tasks.registry import load_predictor
 
 pytest.importorskip("monai")
 
 
 class Whole:
-    """A volume in memory, as `slide` reads it."""
+    """A volume in memory, as a canvas reads it."""
+
+    name = "whole"
 
     def __init__(self, voxels):
         self.voxels = voxels
         self.shape = tuple(voxels.shape[1:])
+        self.stored = SimpleNamespace(origin=None)
 
     def read(self, start, size):
         assert tuple(start) == (0, 0, 0)
@@ -38,12 +45,13 @@ def test_what_every_window_says_alike_is_said_of_the_whole(shape, overlap):
         assert x.shape[1:] == (1, 8, 8, 8)
         return torch.cat([torch.full_like(x, 0.25), x, 0.75 - x], 1)
 
-    found = slide(predict, volume, (8, 8, 8), "cpu", overlap=overlap)
+    canvas = VolumeCanvas(volume, (8, 8, 8))
+    found = canvas.predict(predict, "cpu", overlap)
     assert found.shape == (3, *shape)
     torch.testing.assert_close(found[0], torch.full(shape, 0.25))
     torch.testing.assert_close(found[1], volume.voxels[0])  # the last voxel of each axis, too
     assert max(seen) <= 4
-    assert sum(seen) == count_windows(shape, (8, 8, 8), overlap)
+    assert sum(seen) == canvas.windows(overlap)
 
 
 def test_overlapping_windows_are_averaged():
@@ -55,25 +63,25 @@ def test_overlapping_windows_are_averaged():
         calls.append(len(x))
         return (torch.arange(first, first + len(x)).view(-1, 1, 1, 1, 1) + torch.zeros_like(x)).float()
 
-    found = slide(predict, volume, (8, 8, 8), "cpu", overlap=0.5)
+    found = VolumeCanvas(volume, (8, 8, 8)).predict(predict, "cpu", 0.5)
     assert found[0, 0, 0].tolist() == [0.0] * 4 + [0.5] * 4 + [1.0] * 4
 
 
 def test_a_folder_without_a_segmenter_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match="no run at"):
-        load_segmenter(tmp_path / "absent")
+        load_predictor(tmp_path / "absent")
 
 
 def test_a_damaged_segmenter_is_one_line(tmp_path, monkeypatch):
     encoder = with_card(nn.Identity(), EncoderCard("", VolumeForm.make(1, patch=(8, 8, 8))))
-    monkeypatch.setattr("tacit.evaluation.segmenter.load_encoder", lambda folder: encoder)
+    monkeypatch.setattr("tacit.tasks.registry.load_encoder", lambda folder: encoder)
     (tmp_path / "segmenter.json").write_text('{"classes": ["background", "a"]}')
-    (tmp_path / WEIGHTS).write_bytes(b"no safetensors")
+    (tmp_path / "segmenter.safetensors").write_bytes(b"no safetensors")
     with pytest.raises(TacitError, match="is damaged"):
-        load_segmenter(tmp_path)
+        load_predictor(tmp_path)
     (tmp_path / "segmenter.json").unlink()
-    with pytest.raises(UsageError, match="supervised-segmentation --encoder run:"):
-        load_segmenter(tmp_path)
+    with pytest.raises(UsageError, match="learned no labels"):
+        load_predictor(tmp_path)
 
 
 def test_probabilities_add_up_to_one():
@@ -83,10 +91,8 @@ def test_probabilities_add_up_to_one():
         def forward_pyramid(self, x):
             return [torch.cat([x, 1 - x], 1)]
 
-    from tacit.evaluation.segmenter import Segmenter, SegmenterCard
-
     encoder = with_card(Net(), EncoderCard("", VolumeForm.make(1, patch=(8, 8, 8))))
     head = nn.Conv3d(2, 3, 1)
-    segmenter = Segmenter(encoder, head, SegmenterCard(("background", "a", "b"))).to("cpu")
-    found = segmenter.probabilities(Whole(torch.rand(1, 9, 8, 8))).numpy()
+    segmenter = Segmenter(encoder, head, MaskCard(classes=("background", "a", "b"))).to("cpu")
+    found = segmenter.probabilities(VolumeCanvas(Whole(torch.rand(1, 9, 8, 8)), (8, 8, 8))).numpy()
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)

@@ -1,0 +1,36 @@
+"""A classifier: a linear layer on an encoder, its classes, and how it was calibrated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from tacit.batch import Samples, Target
+from tacit.encoders.card import card_of
+from tacit.tasks.predictor import Predictor, PredictorCard
+
+
+@dataclass(slots=True, kw_only=True)
+class ClassCard(PredictorCard):
+    """What is known of a classifier.
+
+    classes: names in the order of their numbers.
+    temperature: logits are divided by it; fitted on the held-out labels, 1 where there are none.
+    """
+
+    classes: tuple[str, ...]
+    temperature: float = 1.0
+
+
+class Classifier(Predictor):
+    """A learned classifier. head: a linear layer."""
+
+    target: ClassVar[Target] = "class"
+    card: ClassCard
+
+    def probabilities(self, samples: Samples) -> Tensor:
+        """(N, K) calibrated probabilities, from the samples' still views."""
+        features = self.encoder(card_of(self.encoder).form.still(samples.to(self.device)))
+        return (self.head(features.float()) / self.card.temperature).softmax(1)

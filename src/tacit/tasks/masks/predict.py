@@ -1,0 +1,145 @@
+"""Masks in the samples' own geometry, and a table of what was found."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tacit.data.canvas import OVERLAP, Canvas
+from tacit.data.source import UNLABELLED, Source
+from tacit.errors import UsageError
+from tacit.files import write_atomically
+from tacit.tasks.base import Asked, Predictions
+from tacit.tasks.masks.grading import grade_masks
+from tacit.tasks.masks.segmenter import Segmenter, canvas_of
+
+Pair = tuple[np.ndarray, np.ndarray, Sequence[float] | None]
+Rows = list[dict[str, Any]]
+
+
+def check_folder(asked: Asked) -> None:
+    """Refuse what is no folder, before anything is opened.
+
+    Raises:
+        UsageError: a file, or an overlap that windows cannot have.
+    """
+    if asked.out.exists() and not asked.out.is_dir():
+        raise UsageError(f"--out {asked.out} is a file; masks go into a folder")
+    if asked.overlap is not None and not 0 <= asked.overlap < 1:
+        raise UsageError(f"overlap must lie in [0, 1), not {asked.overlap}")
+
+
+def table_name(source: Source) -> str:
+    """Of the table beside the masks: volumes.csv, images.csv."""
+    return f"{source.spec.modality}s.csv"
+
+
+def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictions:
+    """A mask for each sample, and a table of them.
+
+    The table has a row per sample: its file, the mask's, how much of each class was found (ml or pixels), the
+    mean confidence where it is not background, and Dice where the true mask is known.
+
+    Raises:
+        UsageError: masks of unknown classes, or a mask would replace a sample.
+    """
+    _check_classes(source, segmenter)
+    _check_targets(segmenter, source, asked)
+    rows: Rows = []
+    pairs = _write_all(segmenter, source, asked, rows)
+    first = next(pairs, None)  # None once all masks are written and none is known
+    graded = None if first is None else grade_masks(chain([first], pairs), segmenter.card.classes)
+    cases = graded.cases if graded else ()
+    for row, case in zip((row for row in rows if row["known"]), cases, strict=True):
+        named = zip(segmenter.card.classes[1:], case, strict=True)
+        row |= {f"dice_{name}": _number(each.dice) for name, each in named}
+    table = table_name(source)
+    unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
+    _write_table(asked.out / table, rows, segmenter.card.classes, unit)
+    return Predictions(asked.out, len(source), segmenter.card, graded, (), (), f"masks and {table}")
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.4f}"
+
+
+def _check_classes(source: Source, segmenter: Segmenter) -> None:
+    known, found = segmenter.card.classes, source.spec.classes
+    if source.spec.target == "mask" and len(found) > len(known):
+        raise UsageError(
+            f"the masks have values up to {len(found) - 1}, and the run knows 0 to {len(known) - 1} "
+            f"({', '.join(known)}): fix the masks, or pass --labels none"
+        )
+
+
+def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
+    """Refuse to put masks where a later run would take them as true, or over files of other origin."""
+    folder, out = asked.out, asked.out.resolve()
+    for place in asked.where:
+        if out.is_relative_to(place.expanduser().resolve()):
+            raise UsageError(
+                f"--out {folder} lies in {place}, where a later run would take predictions as true masks or "
+                "new samples: choose a folder outside of it"
+            )
+    owners: dict[str, str] = {}
+    again = (folder / table_name(source)).is_file()  # an earlier prediction, which may be replaced
+    canvases = [canvas_of(segmenter.encoder, source, i) for i in range(len(source))]
+    inputs = {canvas.origin.resolve() for canvas in canvases if canvas.origin is not None}
+    for name, canvas in zip(source.names, canvases, strict=True):
+        target = _target(name, canvas)
+        if (other := owners.setdefault(target, name)) != name:
+            raise UsageError(f"the masks of {other} and {name} would have one name: put them in two folders")
+        path = folder / target
+        if path.exists() and (not again or path.resolve() in inputs):
+            raise UsageError(f"the mask of {name} would replace {path}: choose another --out")
+
+
+def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -> Iterator[Pair]:
+    """Writes each mask as soon as it is there; yields predicted, true, spacing where the mask is known."""
+    overlap = OVERLAP if asked.overlap is None else asked.overlap
+    for i, name in enumerate(source.names):
+        canvas = canvas_of(segmenter.encoder, source, i)
+        probability = segmenter.probabilities(canvas, overlap=overlap)
+        confidence, mask = (each.numpy() for each in probability.max(0))
+        target = _target(name, canvas)
+        canvas.write(mask.astype(np.uint8), asked.out / target)
+        known = source.labels[i] != UNLABELLED and source.spec.target == "mask"
+        measured = _measured(mask, confidence, canvas, segmenter.card.classes)
+        rows.append({"known": known, "file": name, "mask": target, **measured})
+        if known:
+            yield mask, canvas.mask(), canvas.spacing
+
+
+def _target(name: str, canvas: Canvas) -> str:
+    """The mask's path below the folder, for a sample of this name."""
+    return f"{name.removesuffix('.gz').rpartition('.')[0] or name}{canvas.ending}"
+
+
+def _measured(
+    mask: np.ndarray, confidence: np.ndarray, canvas: Canvas, classes: tuple[str, ...]
+) -> dict[str, str]:
+    """How much of each class, and how sure."""
+    counts = np.bincount(mask.ravel(), minlength=len(classes)) * canvas.element
+    digits = 4 if canvas.element % 1 else 0
+    found = confidence[mask > 0]
+    return {
+        **{f"{canvas.unit}_{c}": f"{counts[k]:.{digits}f}" for k, c in enumerate(classes) if k},
+        "confidence": _number(found.mean()) if len(found) else "",
+    }
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], classes: tuple[str, ...], unit: str) -> None:
+    columns = ["file", "mask", *(f"{unit}_{c}" for c in classes[1:]), "confidence"]
+    if any(row["known"] for row in rows):
+        columns += [f"dice_{c}" for c in classes[1:]]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
