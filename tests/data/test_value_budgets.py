@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.data.budget import draw_values
+from tacit.data.budget import draw_values, value_split
 from tacit.errors import UsageError
 from tacit.rng import Rng
 
@@ -142,7 +142,7 @@ def test_groups_are_spread_over_the_values(seed):
     [
         (np.full(9, np.nan), {}, "no values to learn from .*: name a CSV with --values"),
         (np.array([1, 2, 3, np.nan]), {}, r"have 3 value\(s\) to learn from, and 4 are needed"),
-        (np.full(9, 2.5), {}, "all 9 values are 2.5: there is nothing to learn"),
+        (np.full(9, 2.5), {}, "all 9 values are 2.5, so there is nothing to learn"),
         (np.arange(9.0), {"count": 1}, r"the 1 value\(s\) drawn to learn from are all .: learn from more"),
         (np.arange(9.0), {"count": 3, "fraction": 0.5}, "labelled and label_fraction are two ways"),
         (np.arange(9.0), {"count": 0}, "labelled must be at least 1, not 0"),
@@ -154,3 +154,16 @@ def test_what_cannot_be_drawn_is_one_line(values, options, message):
     with pytest.raises(UsageError, match=message) as caught:
         draw(values, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [[10] * 20, [1] * 40, [30, *[1] * 20], [5, 5, 5]])
+def test_groups_with_one_value_each_reach_every_part(sizes):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    values = np.repeat(np.random.default_rng(0).normal(size=len(sizes)), sizes)
+    fractions = (0.6, 0.2, 0.2)
+    parts = value_split(values, np.arange(len(groups)), groups, fractions, Rng.of(0))
+    assert all(len(part) for part in parts)
+    assert sorted(np.concatenate(parts)) == list(range(len(groups)))
+    assert sum(len(np.unique(groups[part])) for part in parts) == len(sizes)
+    if len(set(sizes)) == 1 and len(sizes) > 3:
+        assert [len(part) / len(groups) for part in parts] == pytest.approx(fractions)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import tacit
 from balls import ball_folder
-from tacit.training import fit as fit_module
+from tacit.training import running
 from tacit.training.checkpoint import Checkpoint
 
 RECORD = Path(__file__).with_name("runs.json")
@@ -108,14 +108,14 @@ def learn(name: str, folder: Path, *, stopped: bool = False) -> dict[str, Any]:
 
 def _stop_after_one(name: str, data: Path, settings: dict[str, Any]) -> None:
     """As a kill does."""
-    after = fit_module.Watch.on_train_batch_end
+    after = running.Watch.on_train_batch_end
 
     def stopping(self: Any, trainer: Any, learner: Any, *args: Any) -> None:
         after(self, trainer, learner, *args)
         if learner.index == 1:
             raise _Stop
 
-    with mock.patch.object(fit_module.Watch, "on_train_batch_end", stopping):
+    with mock.patch.object(running.Watch, "on_train_batch_end", stopping):
         try:
             tacit.fit(name, data, **settings)
         except _Stop:

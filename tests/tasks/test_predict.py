@@ -16,6 +16,7 @@ from tacit.methods.classification.fixmatch import MATCH
 from tacit.tasks.registry import load_predictor, task_of
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.learner import Learner
+from tacit.training.options import Options
 from tacit.training.run import Run
 from tacit.training.teaching import teach as draw
 
@@ -141,9 +142,8 @@ def test_data_without_labels_are_refused(jpgs, tmp_path):
 
 def test_labels_beyond_the_budget_are_gone(labelled_folder):
     source = open_source(labelled_folder)
-    arguments = dict.fromkeys(("label_fraction", "held_out"), None)
-    arguments |= {"seed": 3, "labels_per_class": 4, "quiet": True, "accumulate": 1, "devices": 1}
-    teaching = draw(arguments, MATCH, task_of("class"), source, np.arange(80))
+    asked = Options.of({"method": "", "data": "", "seed": 3, "labels_per_class": 4, "quiet": True})
+    teaching = draw(asked, MATCH, task_of("class"), source, np.arange(80))
     assert (teaching.whole.labels >= 0).sum() == 8 + 2
     assert (teaching.pool.labels >= 0).sum() == 8
     assert (source.labels >= 0).all()  # the source of the caller keeps its own

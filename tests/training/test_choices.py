@@ -16,21 +16,15 @@ from tacit.tasks.registry import task_of
 from tacit.training import proposals
 from tacit.training.laptop import check_preset, laptop, pretraining_epochs
 from tacit.training.loader import Stream
+from tacit.training.options import Options, Viewing
 from tacit.training.proposals import propose
 from tacit.training.teaching import Teaching, check_batch
-from tacit.training.views import check_views, options_for
+from tacit.training.views import check_views, own_options
 from tacit.views.image import Augment
 from tacit.views.presets import PRESETS
 
 DCL, FIXMATCH, TRACOCO = (method_class(slug) for slug in ("dcl", "fixmatch", "tracoco"))
-ASKED = {
-    "method": "dcl",
-    "preset": None,
-    "recipe": "default",
-    "views": None,
-    "pretrain": None,
-    "device": "cpu",
-}
+ASKED = {"method": "dcl", "data": "photos", "device": "cpu"}
 
 
 @pytest.mark.parametrize("samples", [70, 600, 1499, 1500, 5000, 20_000, 100_000])
@@ -85,47 +79,48 @@ def test_what_the_user_names_comes_before_the_preset(labelled_folder, tmp_path):
         (
             {"preset": "laptop", "method": "tracoco"},
             TRACOCO,
-            "is for images, and tracoco learns from volumes",
+            "preset laptop is not for tracoco",
         ),
         ({"preset": "laptop", "recipe": "paper"}, DCL, "are two recipes"),
     ],
 )
 def test_a_preset_that_does_not_fit(change, learns, message):
     with pytest.raises(UsageError, match=message):
-        check_preset({**ASKED, **change}, learns)
+        check_preset(Options.of({**ASKED, **change}), learns)
 
 
 @pytest.mark.parametrize(
     ("change", "learns", "message"),
     [
         ({"views": "phots"}, DCL, "photos"),
-        ({"views": "photos", "method": "tracoco"}, TRACOCO, "views are for images"),
+        ({"views": "photos", "method": "tracoco"}, TRACOCO, "tracoco makes views of its own"),
         ({"views": "photos", "recipe": "paper"}, DCL, "leave --views out"),
     ],
 )
 def test_views_that_do_not_fit(change, learns, message):
+    asked = Options.of({**ASKED, **change})
     with pytest.raises(UsageError, match=message):
-        check_views({**ASKED, **change}, learns)
+        check_views(asked.method, asked.viewing, learns)
 
 
 def test_views_follow_the_pictures_and_come_after_what_the_user_names(labelled_folder):
     source = open_source(labelled_folder, progress=False)
-    options, choice = options_for(DCL, ASKED, {}, source, 24)
+    options, choice = own_options(DCL, "dcl", Viewing(), {}, source, 24)
     assert choice.name == "photos"
     assert options["augment"] == PRESETS["photos"].of("augment", Augment(), 24)
-    named, _ = options_for(DCL, ASKED, {"augment": {"scale": [0.5, 1.0]}}, source, 24)
+    named, _ = own_options(DCL, "dcl", Viewing(), {"augment": {"scale": [0.5, 1.0]}}, source, 24)
     assert named["augment"].scale == (0.5, 1.0)
-    asked, choice = options_for(DCL, {**ASKED, "views": "digits"}, {}, source, 24)
+    asked, choice = own_options(DCL, "dcl", Viewing(views="digits"), {}, source, 24)
     assert choice.name == "digits"
     assert asked["augment"].flip == 0
 
 
 def test_the_recipe_of_the_paper_has_the_views_of_the_paper(labelled_folder):
     source = open_source(labelled_folder, progress=False)
-    options, choice = options_for(FIXMATCH, {**ASKED, "recipe": "paper"}, {}, source, 24)
+    options, choice = own_options(FIXMATCH, "fixmatch", Viewing(recipe="paper"), {}, source, 24)
     assert choice is None
     assert {name: options[name] for name in FIXMATCH.published} == dict(FIXMATCH.published)
-    own, choice = options_for(FIXMATCH, ASKED, {}, source, 24)
+    own, choice = own_options(FIXMATCH, "fixmatch", Viewing(), {}, source, 24)
     assert choice.name == "photos"
     assert own != options
 
@@ -160,21 +155,21 @@ def few(labelled_folder):
 
 def test_random_weights_with_few_labels_name_a_better_start_and_what_it_costs(few, monkeypatch):
     monkeypatch.setattr(proposals, "cached_encoders", lambda: [])
-    (line,) = propose(ASKED, *few())
+    (line,) = propose(Options.of(ASKED), *few())
     assert "40 labels and random weights: --pretrain dcl --pretrain-epochs" in line
     assert "all 4,000 images first (about" in line
-    assert propose(ASKED, *few(images=150)) == []
-    assert propose(ASKED, *few(labels=1001)) == []
-    assert propose({**ASKED, "pretrain": "dcl"}, *few()) == []
+    assert propose(Options.of(ASKED), *few(images=150)) == []
+    assert propose(Options.of(ASKED), *few(labels=1001)) == []
+    assert propose(Options.of({**ASKED, "pretrain": "dcl"}), *few()) == []
 
 
 def test_weights_in_the_cache_are_named_first_and_learned_ones_need_nothing(few, monkeypatch):
     monkeypatch.setattr(proposals, "cached_encoders", lambda: ["timm/resnet18.a1_in1k", "timm/vit"])
-    (line,) = propose(ASKED, *few())
+    (line,) = propose(Options.of(ASKED), *few())
     assert "timm/resnet18.a1_in1k is in the cache (1 more are)" in line
     method, teaching = few()
     with_card(method.encoder, EncoderCard("run:x", ImageForm.make(3, size=24), learned=True))
-    assert propose(ASKED, method, teaching) == []
+    assert propose(Options.of(ASKED), method, teaching) == []
 
 
 def test_the_time_is_measured_without_changing_the_method(few, monkeypatch):
@@ -182,7 +177,7 @@ def test_the_time_is_measured_without_changing_the_method(few, monkeypatch):
     method, teaching = few()
     method.train()
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    propose(ASKED, method, teaching)
+    propose(Options.of(ASKED), method, teaching)
     assert method.encoder.training
     assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 

@@ -6,8 +6,7 @@ import torch
 import tacit
 from tacit.methods.registry import own_methods
 from tacit.tasks.classes import task as classes
-from tacit.training import finishing
-from tacit.training import fit as fit_module
+from tacit.training import finishing, running
 
 CPU = torch.device("cpu")
 SLUGS = [
@@ -25,7 +24,7 @@ def test_predictions_fit_what_training_sees(slug, tmp_path, monkeypatch):
 
     Before statistics are estimated again, for either network; and at the end for the one that is kept.
     """
-    seen, steps, own = {}, [], fit_module.finish
+    seen, steps, own = {}, [], running.finish
 
     def finish(learner, run, probe, *rest):
         steps.append(learner.plan.total)
@@ -36,7 +35,7 @@ def test_predictions_fit_what_training_sees(slug, tmp_path, monkeypatch):
         seen["kept"] = probe.modes(CPU)
         return summary
 
-    monkeypatch.setattr(fit_module, "finish", finish)
+    monkeypatch.setattr(running, "finish", finish)
     monkeypatch.setattr(classes, "class_floors", lambda *args: [])  # neither counts here
     monkeypatch.setattr(finishing, "write_report", lambda folder: None)
     settings = {"encoder": "tacit/convnet?width=8", "device": "cpu", "quiet": True}

@@ -25,8 +25,7 @@ from tacit.tasks.classes.floors import FREQUENT, PIXELS, START, class_floors
 from tacit.tasks.classes.online import HeldOutProbe
 from tacit.tasks.online import OnlineProbe
 from tacit.tasks.registry import load_predictor
-from tacit.training import finishing
-from tacit.training import fit as fit_module
+from tacit.training import finishing, running
 from tacit.training.summary import Summary
 
 CPU = torch.device("cpu")
@@ -57,7 +56,7 @@ def equal(some, others):
 def ends(monkeypatch):
     """What the runs of a test had come to when they were finished."""
     found = []
-    own = fit_module.finish
+    own = running.finish
 
     def finish(learner, run, probe, *rest):
         method = learner.method
@@ -66,7 +65,7 @@ def ends(monkeypatch):
         found.append(SimpleNamespace(method=method, probe=probe, before=before))
         return own(learner, run, probe, *rest)
 
-    monkeypatch.setattr(fit_module, "finish", finish)
+    monkeypatch.setattr(running, "finish", finish)
     return found
 
 
@@ -175,11 +174,11 @@ def test_a_run_that_does_not_average_has_one_candidate(tmp_path, ends, no_floors
 def learned(tmp_path_factory):
     """A probe of a small classifier of digits, after some steps; the labels of 50 pictures were learned."""
     found = []
-    own = fit_module.finish
+    own = running.finish
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classes, "class_floors", lambda *args: [])
         patch.setattr(finishing, "write_report", lambda folder: None)
-        patch.setattr(fit_module, "finish", lambda *args: found.append(args[2]) or own(*args))
+        patch.setattr(running, "finish", lambda *args: found.append(args[2]) or own(*args))
         folder = tmp_path_factory.mktemp("learned") / "run"
         settings = {**TINY, "labels_per_class": 5, "batch_size": 64}
         tacit.fit("supervised", "digits", out=folder, epochs=3, **settings)
@@ -358,7 +357,7 @@ class Stop(Exception):
 @contextmanager
 def stopping(step):
     """Within the block runs stop after this step, as a kill does."""
-    after = fit_module.Watch.on_train_batch_end
+    after = running.Watch.on_train_batch_end
 
     def stop(self, trainer, learner, *args):
         after(self, trainer, learner, *args)
@@ -366,7 +365,7 @@ def stopping(step):
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module.Watch, "on_train_batch_end", stop)
+        patch.setattr(running.Watch, "on_train_batch_end", stop)
         yield
 
 

@@ -15,7 +15,7 @@ from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder
 from tacit.methods.contrastive.moco import MoCo
 from tacit.methods.contrastive.simclr import SimCLR
-from tacit.training.fit import default_folder
+from tacit.training.running import default_folder
 
 QUICK = {"batch_size": 16, "epochs": 1, "device": "cpu", "quiet": True, "encoder": "tacit/convnet"}
 

@@ -22,7 +22,7 @@ from tacit.methods.segmentation.supervised_segmentation import SupervisedSegment
 from tacit.rng import Rng
 from tacit.tasks.masks import online, segmenter
 from tacit.tasks.masks.online import MaskProbe
-from tacit.training import fit as fit_module
+from tacit.training import running
 from tacit.training.forecast import Forecast
 
 nibabel = pytest.importorskip("nibabel")
@@ -97,7 +97,7 @@ def stopped(monkeypatch):
     class Stop(Exception):
         pass
 
-    after = fit_module.Watch.on_train_batch_end
+    after = running.Watch.on_train_batch_end
 
     def stopping(self, trainer, learner, *args):
         after(self, trainer, learner, *args)
@@ -106,7 +106,7 @@ def stopped(monkeypatch):
 
     def call(*args, **kwargs):
         with monkeypatch.context() as patch:
-            patch.setattr(fit_module.Watch, "on_train_batch_end", stopping)
+            patch.setattr(running.Watch, "on_train_batch_end", stopping)
             with pytest.raises(Stop):
                 tacit.fit(*args, **kwargs)
 

@@ -15,7 +15,7 @@ from tacit.encoders.card import attach_card
 from tacit.methods.classification.fixmatch import FixMatch
 from tacit.methods.registry import own_methods
 from tacit.rng import Rng, seeded
-from tacit.training import fit as fit_module
+from tacit.training import running
 
 TINY = {"encoder": "tacit/convnet?width=4", "device": "cpu", "quiet": True, "epochs": 1}
 SLUGS = [
@@ -103,8 +103,8 @@ class Watched(FixMatch):
 
 def test_no_group_is_on_both_sides(labelled_folder, tmp_path, monkeypatch):
     taught = []
-    draw = fit_module.teach
-    monkeypatch.setattr(fit_module, "teach", lambda *given: taught.append(draw(*given)) or taught[-1])
+    draw = running.teach
+    monkeypatch.setattr(running, "teach", lambda *given: taught.append(draw(*given)) or taught[-1])
     Watched.seen.clear()
     run = tacit.fit(
         f"{__name__}:Watched",

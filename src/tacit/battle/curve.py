@@ -24,7 +24,8 @@ from tacit.rng import Rng
 from tacit.tasks.base import Task
 from tacit.tasks.registry import task_of
 from tacit.training.ingredients import check_fit
-from tacit.training.views import options_for, say
+from tacit.training.options import Viewing
+from tacit.training.views import own_options, say
 
 _TEST = 0.25  # of the labelled samples, where the data bring no test split
 
@@ -175,8 +176,8 @@ def _said(
     source: Source, task: Task, names: Sequence[str], sizes: Sequence[int], seeds: int, views: str | None
 ) -> list[str]:
     """What will be compared, in words."""
-    arguments = {"views": views, "recipe": "default"}
-    chosen = (options_for(method_class(name), {**arguments, "method": name}, {}, source)[1] for name in names)
+    viewing = Viewing(views=views)
+    chosen = (own_options(method_class(name), name, viewing, {}, source)[1] for name in names)
     choice = next((choice for choice in chosen if choice is not None), None)
     return [
         *(say(choice) if choice else ()),

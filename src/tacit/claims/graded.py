@@ -9,9 +9,11 @@ from typing import Any
 
 from tacit.data.source import Source
 from tacit.methods.registry import method_class
+from tacit.tasks.base import Labels
 from tacit.tasks.registry import load_predictor, task_of
 from tacit.training.fit import fit
 from tacit.training.ingredients import encoder_side, start_encoder
+from tacit.training.options import Start
 from tacit.training.summary import Summary
 from tacit.training.teaching import budget_of
 
@@ -76,10 +78,9 @@ def graded_floors(
     target: kind of labels. encoder: the one that the runs begin with, as they make it.
     """
     task = task_of(target)
-    arguments = {"encoder": encoder, "size": size, "small_input": None, "seed": seed, task.amount: labels}
     train, test = source.splits["train"], source.splits["test"]
-    budget = budget_of(arguments, task, source, train)
+    budget = budget_of(Labels(**{task.amount: labels}), seed, task, source, train)
     side = encoder_side(encoder, size, source)
-    start = start_encoder(arguments, source.subset(budget.pool), side)
+    start = start_encoder(Start(encoder=encoder), seed, source.subset(budget.pool), side)
     found = task.floors(source, budget.labelled, test, start, device)
     return {name: {**measured, "labels": len(budget.labelled)} for name, measured in found.items()}

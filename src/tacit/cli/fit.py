@@ -129,7 +129,8 @@ def _defaults(slug: str) -> dict[str, str]:
         return {}
     learns = method_class(slug)
     notes = {f.name: f" ({slug}: {getattr(learns.recipe, f.name)})" for f in fields(learns.recipe)}
-    return {"encoder": f" ({slug}: {learns.default_encoder})", **notes}
+    encoders = ", ".join(learns.encoder_for(kind) for kind in learns.kinds())
+    return {"encoder": f" ({slug}: {encoders})", **notes}
 
 
 def _arguments(parsed: Namespace) -> dict[str, Any]:

@@ -281,7 +281,9 @@ def _check_values(known: np.ndarray) -> None:
             f"the data have {len(known)} value(s) to learn from, and {_FEWEST} are needed: label more samples"
         )
     if (known == known[0]).all():
-        raise UsageError(f"all {len(known)} values are {known[0]:g}: there is nothing to learn")
+        raise UsageError(
+            f"all {len(known)} values are {known[0]:g}, so there is nothing to learn: name another --column"
+        )
 
 
 def _check_drawn(learned: np.ndarray) -> None:
@@ -407,3 +409,32 @@ def group_split(
         part_of[group] = int(np.argmax(np.where(shares > 0, behind, -np.inf)))
         wanted[part_of[group]] -= counts[group]
     return tuple(known[part_of[which] == part] for part in range(len(fractions)))
+
+
+def value_split(
+    values: np.ndarray,
+    within: np.ndarray,
+    groups: np.ndarray | None,
+    fractions: Sequence[float],
+    rng: Rng,
+) -> tuple[np.ndarray, ...]:
+    """Positions with values in parts that have small and large values alike; no group is in two parts.
+
+    As in `draw_values`, groups are sorted by their mean. Parts end where a group ends, nearest to the sizes
+    that are wanted, and none is empty where there are as many groups as parts.
+
+    values: (N,) float64, NaN where there is none. within: positions to split. groups: (N,) int64; None splits
+    samples. fractions: of each part, above 0, with the sum 1.
+    Returns positions of each part, ascending.
+    """
+    known = within[~np.isnan(values[within])]
+    together = np.arange(len(values)) if groups is None else groups
+    smallest = max(1, round(min(fractions) * len(known)))
+    order, ends = _spread(values, known, together, smallest, rng.numpy())
+    cuts = [0]  # in groups
+    for p, wanted in enumerate(np.cumsum(fractions)[:-1] * len(known)):
+        nearest = int(np.abs(ends - wanted).argmin()) + 1
+        left = len(ends) - (len(fractions) - 1 - p)  # a group for each of the parts to come
+        cuts.append(max(cuts[-1], min(max(nearest, cuts[-1] + 1), left)))
+    at = [int(ends[k - 1]) if k else 0 for k in cuts[1:]]
+    return tuple(np.sort(part) for part in np.split(order, at))

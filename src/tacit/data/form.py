@@ -30,6 +30,7 @@ class Form(ABC):
     modality: ClassVar[Modality]
     usual: ClassVar[tuple[float, float]]  # mean and std where nobody gives them
     channels_last: ClassVar[bool] = False  # whether convolutions on the CPU are faster in that memory format
+    pretraining: ClassVar[str] = ""  # slug of the method by which an encoder should learn first
     light: ClassVar[str] = ""  # spec of an encoder that a laptop trains
     light_dense: ClassVar[str] = ""  # the same of one that gives maps
     instead: ClassVar[str] = ""  # what users can do whose method is for another kind, in words
@@ -88,6 +89,11 @@ class Form(ABC):
         Raises:
             UsageError: something does.
         """
+
+    @classmethod
+    def spelled(cls, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What a user asks for by these words, in one spelling, for run.yaml."""
+        return dict(asked)
 
     @classmethod
     def measured(cls, source: Source) -> dict[str, Any]:

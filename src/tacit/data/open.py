@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from tacit.batch import Modality
 from tacit.data.image.arrays import open_archive
 from tacit.data.image.folder import open_folder
 from tacit.data.image.hub import open_hub
@@ -115,6 +116,18 @@ def open_source(
     aside = labels is not None or values is not None
     source = _relabelled(_read(where, options, wishes, masks_aside=aside), labels)
     return _grouped(_valued(source, values, column), groups)
+
+
+def kind_of(where: str | os.PathLike[str] | Source) -> Modality:
+    """The kind of what is there, without reading it; images where that cannot be told yet."""
+    if isinstance(where, Source):
+        return where.spec.modality
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return "volume" if holds_volumes(path) else "image"
+    archive = path.suffix.lower() == ".npz" and path.is_file()
+    wishes = VolumeOptions.of(None, None, None, None)
+    return "volume" if archive and holds_volume_archive(path, Options(), wishes) else "image"
 
 
 def _read(

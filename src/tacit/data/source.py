@@ -127,6 +127,11 @@ class Source:
         self.groups: np.ndarray | None = None
         self.table: dict[str, np.ndarray] = {}
 
+    @property
+    def understood(self) -> str:
+        """What the labels were taken for, in words; empty where there is nothing to say."""
+        return ""
+
     def __len__(self) -> int:
         return len(self.names)
 

@@ -40,9 +40,9 @@ def read_values(
         (N,) float64, NaN for unlabelled samples.
 
     Raises:
-        UsageError: no such file or column, a cell that is not a finite number, no number at all, the same
-            number everywhere, a row that matches no sample or several, or two rows that disagree about one
-            sample.
+        UsageError: no such file or column, a cell that is not a finite number, no number at all, a row that
+            matches no sample or several, or two rows that disagree about one sample. The same number
+            everywhere is no error here: predictions can be graded by it. `draw_values` refuses it.
     """
     path = Path(path)
     chosen = match_rows(
@@ -57,14 +57,8 @@ def read_values(
     values = np.full(len(names) + len(skipped), np.nan)
     values[list(chosen)] = [float(row.label) for row in chosen.values()]
     values = values[: len(names)]
-    known = values[~np.isnan(values)]
-    if not len(known):
+    if np.isnan(values).all():
         raise UsageError(f"{path} has no value for any sample: fill in its cells, or name another column")
-    if (known == known[0]).all():
-        raise UsageError(
-            f"{path}: all {len(known)} values are {known[0]:g}, so there is nothing to learn: name another "
-            "column"
-        )
     return values
 
 

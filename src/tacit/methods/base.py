@@ -31,7 +31,7 @@ class Method(nn.Module):
     slug: ClassVar[str] = ""  # its name on the command line; a class without one is not listed
     title: ClassVar[str] = ""  # the idea in one line
     paper: ClassVar[str] = ""  # arXiv number, or author and year
-    modality: ClassVar[Modality] = "image"
+    modality: ClassVar[Modality | tuple[Modality, ...]] = "image"
     learns: ClassVar[Target | None] = None  # kind of its labels; None: its batches have no labelled part
     beside: ClassVar[Modality | None] = None  # kind of a second source that its steps can have
     baseline: ClassVar[bool] = False  # whether it learns from the labels alone
@@ -40,7 +40,7 @@ class Method(nn.Module):
     accumulates: ClassVar[bool] = True  # whether k parts equal one k times larger batch, but for BatchNorm
     published: ClassVar[Mapping[str, Any]] = {}  # options of the published setting where the defaults differ
 
-    default_encoder: ClassVar[str] = "timm/resnet18"
+    default_encoder: ClassVar[str | Mapping[str, str]] = "timm/resnet18"  # or one by kind of data
     rests: ClassVar[bool] = False  # whether some trained parameters get no gradient in some steps
 
     encoder: nn.Module  # what is kept
@@ -53,6 +53,22 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.notes: dict[str, Tensor] = {}
+
+    @classmethod
+    def kinds(cls) -> tuple[Modality, ...]:
+        """Kinds of data that it learns from."""
+        return (cls.modality,) if isinstance(cls.modality, str) else cls.modality
+
+    @classmethod
+    def encoder_for(cls, kind: str) -> str:
+        """Spec of the encoder that learns from this kind of data where none is named."""
+        known = cls.default_encoder
+        return known if isinstance(known, str) else known[kind]
+
+    @classmethod
+    def recipe_for(cls, kind: str) -> Recipe:
+        """How this kind of data is learned from; the paper's, where the paper is about it."""
+        return cls.recipe
 
     @property
     def num_features(self) -> int:

@@ -100,9 +100,11 @@ def _places(path: Path, name: str) -> Iterator[Path]:
 def _literals(node: ast.ClassDef) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for line in node.body:
-        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
-            names = [target.id for target in line.targets if isinstance(target, ast.Name)]
-            said |= {name: line.value.value for name in names if name in _SAID}
+        if not isinstance(line, ast.Assign | ast.AnnAssign) or line.value is None:
+            continue
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        names = [target.id for target in targets if isinstance(target, ast.Name) and target.id in _SAID]
+        said |= {name: ast.literal_eval(line.value) for name in names}
     return said
 
 

@@ -17,6 +17,7 @@ from tacit.data.source import Sample, Source
 from tacit.rng import Rng
 from tacit.tasks.online import OnlineProbe
 from tacit.tasks.predictor import Predictor
+from tacit.tasks.probing import Probing
 
 
 class Network(NamedTuple):
@@ -53,11 +54,6 @@ class Labels:
     labelled: int | None = None
     label_fraction: float | None = None
     held_out: float | None = None
-
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Labels:
-        """Those among the arguments of `fit`."""
-        return cls(**{name: arguments.get(name) for name in cls.__slots__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,8 @@ class Task(ABC):
     kind has. written: what `predict --out` names. dense: whether the encoder must give maps.
 
     rivals, budgets, batch_size, mu: what a curve compares where nothing else is asked for: methods, numbers
-    of labels, unlabelled samples of a step, and how many of them for each labelled one.
+    of labels, unlabelled samples of a step, and how many of them for each labelled one. probing: how frozen
+    features are measured by such labels; None where they cannot be.
     """
 
     target: ClassVar[str]
@@ -118,6 +115,7 @@ class Task(ABC):
     budgets: ClassVar[tuple[int, ...]]
     batch_size: ClassVar[int] = 64
     mu: ClassVar[float] = 2.0
+    probing: ClassVar[Probing | None] = None
 
     @abstractmethod
     def check(self, source: Source, slug: str) -> None:

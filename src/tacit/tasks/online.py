@@ -31,6 +31,7 @@ class OnlineProbe:
     """
 
     score = "knn"
+    settled_after = 0  # steps in which both modes may differ, because an average still lags
     pictures = 0  # that a score by either mode of BatchNorm is of
 
     def __init__(self, source: Source, train: np.ndarray, rng: Rng) -> None:

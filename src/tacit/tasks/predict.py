@@ -38,7 +38,7 @@ def predict(
     learned masks: a mask for each sample (.nii.gz with the volume's affine and orientation, or .png of the
     picture's size) and a table, with a row per sample, of what each class measures (ml or pixels), the mean
     confidence of what is not background, and Dice where the true mask is known. Of one that learned values:
-    the value, and an interval that covers 90 % of the held-out labels.
+    the value, and an interval that covers 90 % of values like the held-out ones.
 
     Args:
         run: the folder of a run that learned labels.

@@ -15,9 +15,11 @@ from tacit.rng import seeded
 from tacit.tasks.online import OnlineProbe
 from tacit.training.keeper import resumable
 from tacit.training.learner import Learner
+from tacit.training.proposals import pretraining_for
 from tacit.training.run import Run
 from tacit.training.summary import Summary
 from tacit.training.teaching import Teaching
+from tacit.training.views import takes_views
 
 FEW_STEPS = 1000
 
@@ -101,13 +103,16 @@ def remedies(learner: Learner) -> tuple[str, ...]:
     if learner.method.learns is None:
         return ("--preset laptop", "more --epochs", "other --views", "more images")
     found = []
-    volumes = learner.method.modality == "volume"
-    if not card_of(learner.method.encoder).learned and not volumes:
-        found.append("an encoder that has learned (--pretrain dcl, or --encoder with pretrained weights)")
+    card, first = card_of(learner.method.encoder), pretraining_for(learner.method)
+    if not card.learned and first:
+        found.append(
+            f"an encoder that has learned (--pretrain {first}, or --encoder with pretrained weights)"
+        )
     if learner.plan.total < FEW_STEPS:
         found.append(f"more steps (--epochs; these were {learner.plan.total})")
     if not learner.method.baseline and (
         slug := baseline_of(type(learner.method), learner.source.spec.modality)
     ):
         found.append(f"the labels alone (tacit fit {slug})")
-    return (*found, "more labels", "other views (--views)")
+    views = ("other views (--views)",) if takes_views(type(learner.method)) else ()
+    return (*found, "more labels", *views)

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from tacit.data.form import form_class
 from tacit.data.source import Source
-from tacit.data.volume.options import three
-from tacit.data.volume.windows import Window
-from tacit.encoders.card import card_of
-from tacit.errors import TacitError
-from tacit.evaluation.subject import OnBadFile, pick_device
-from tacit.methods.base import Method
-from tacit.methods.recipe import Recipe, Scaling, Schedule
-from tacit.methods.registry import method_class
-from tacit.rng import Rng, seeded
-from tacit.tasks.online import OnlineProbe
-from tacit.tasks.registry import task_of
-from tacit.training.checkpoint import Checkpoint
-from tacit.training.finishing import finish
-from tacit.training.ingredients import (
-    Precision,
-    build_method,
-    check_arguments,
-    check_fit,
-    images_of,
-    open_data,
-    open_images,
-    recipe_for,
-)
+from tacit.evaluation.subject import OnBadFile
+from tacit.methods.recipe import Scaling, Schedule
 from tacit.training.keeper import SAVE_EVERY
-from tacit.training.laptop import Preset, check_preset, laptop
-from tacit.training.learner import Learner
-from tacit.training.loader import Plan
-from tacit.training.pretraining import check_before, check_pretraining, learn_first
-from tacit.training.progress import ProgressBar
-from tacit.training.proposals import propose
-from tacit.training.pulse import Pulse
-from tacit.training.resources import check_disk, explaining_memory, state_bytes
-from tacit.training.resuming import check_same_data, claim_folder, restore
-from tacit.training.run import Run, is_main_process
-from tacit.training.settings import describe, plain, resumed_choices, resumed_options
-from tacit.training.teaching import Teaching, check_batch, refuse_label_options, teach
-from tacit.training.trainer import make_trainer
-from tacit.training.views import From, check_views, options_for, say
-from tacit.training.watch import OnCollapse, Watch
+from tacit.training.options import From, OnCollapse, Options, Precision, Preset
+from tacit.training.run import Run
+from tacit.training.running import run_method
 
 
 def fit(
@@ -67,6 +27,8 @@ def fit(
     images: str | None = None,
     labels: str | None = None,
     masks: str | None = None,
+    values: str | None = None,
+    column: str | None = None,
     labelled: int | None = None,
     labels_per_class: int | None = None,
     label_fraction: float | None = None,
@@ -108,7 +70,7 @@ def fit(
     cache: str | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Learn an encoder from unlabelled data, or a classifier from few labels, and write a run folder.
+    """Learn an encoder from unlabelled data, or to predict from few labels, and write a run folder.
 
     What is not given follows the method's recipe, which `tacit methods METHOD` shows. Labels, if the
     data have some, only serve the online probe, unless the method is semi-supervised: then it learns from
@@ -123,9 +85,11 @@ def fit(
             attach_card); default: the method's.
         options: the method's own arguments, such as temperature.
         images: images that joint-image-volume learns from beside volumes.
-        labels: CSV of file names and labels, or "none" to ignore class folders.
-        masks: folder with the volumes' masks, where they do not lie beside them.
-        labelled: volumes with masks that a method for masks learns from; default: all.
+        labels: CSV of file names and classes, or "none" to ignore class folders and masks.
+        masks: folder with the masks, called as the images or volumes are, where they do not lie beside them.
+        values: CSV of file names and values, for a method that learns values.
+        column: of the values, in this CSV; default: value, target, age, y or label.
+        labelled: masks or values that are learned from; default: all.
         labels_per_class: labels of each class that a semi-supervised method learns from; default: all.
         label_fraction: the same as a share of each class's labels.
         held_out: held-out labels per label that is learned from, for validation and calibration; default
@@ -189,206 +153,4 @@ def fit(
         UsageError: a wrong name, type or combination, or a run that exists.
         TacitError: data or disk fail. Checkpoints already written stay.
     """
-    arguments = dict(locals())
-    learns = method_class(method)
-    arguments["encoder"] = encoder or (learns.default_encoder if preset is None else "tacit/convnet")
-    check_arguments(arguments)
-    refuse_label_options(arguments, learns)
-    check_pretraining(arguments, learns)
-    check_views(arguments, learns)
-    check_preset(arguments, learns)
-    for name in ("patch", "spacing"):  # in one spelling, for run.yaml
-        if (sides := three(name, arguments[name])) is not None:
-            arguments[name] = ",".join(f"{side:g}" for side in sides)
-    if window is not None:
-        arguments["window"] = str(Window.parse(window))
-    run = Run(Path(out) if out is not None else default_folder(method, data))
-    given = dict(options or {})
-    if resume and run.exists:
-        given = resumed_options(run, given)
-        arguments |= resumed_choices(run, {**arguments, "encoder": encoder})
-    arguments["options"], _ = options_for(learns, arguments, given)
-    checkpoint = claim_folder(run, arguments, resume)
-    if run.finished and resume:
-        return run
-    arguments["quiet"] = quiet or not is_main_process()
-    if preset is not None:
-        kept = arguments["encoder"] if resume else encoder
-        arguments |= _of_preset(learns, {**arguments, "encoder": kept})
-    used, asked = recipe_for(learns, arguments), arguments["encoder"]
-    if pretrain is not None:
-        check_before(arguments, learns, used)
-        arguments["encoder"] = learn_first(fit, arguments, run)
-    whole, side = open_data(arguments)
-    check_fit(learns, method, whole)
-    arguments["options"], choice = options_for(learns, arguments, given, whole, side)
-    if choice is not None:
-        arguments["views"] = choice.name
-        _say(arguments, say(choice, resumed=checkpoint is not None))
-    settings = describe({**arguments, "encoder": asked})
-    train = whole.splits.get("train", np.arange(len(whole)))
-    source = whole.subset(train) if "train" in whole.splits else whole
-    beside = open_images(arguments, learns, whole)
-    teaching = teach(arguments, used, task_of(learns.learns), whole, train) if learns.learns else None
-    if teaching is not None:
-        source = teaching.pool
-    if checkpoint is not None:
-        check_same_data(run, source, used, teaching, beside)
-    plan = Plan(len(source), used.batch_size, used.epochs, accumulate, devices)
-    rng = Rng.of(seed)
-    with seeded(rng("fit")):
-        built = build_method(learns, arguments, source, side)
-        built.images = beside
-        built.train().prepare(source)
-        if form_class(learns.modality).channels_last:
-            built.to(memory_format=torch.channels_last)
-        probe = _probe(whole, train, teaching, built, rng("online"))
-        floors = _floors(teaching, built, probe, pick_device(device)) if is_main_process() else {}
-        if teaching is not None and (few := check_batch(built, teaching.labelled)):
-            _say(arguments, [f"warning: {few}"])
-        if checkpoint is None and is_main_process():
-            _say(arguments, propose(arguments, built, teaching))
-        if checkpoint is not None:
-            restore(built, checkpoint, run)
-        if is_main_process():
-            check_disk(run.folder, state_bytes(built))
-            run.sweep()
-            run.write_settings(settings, _record(source, used, built, teaching, beside))
-            run.write_skipped(source.skipped)
-        if checkpoint is None:
-            built.begin(source, progress=not arguments["quiet"])
-        learner = Learner(
-            built,
-            used,
-            plan,
-            source,
-            rng,
-            start=checkpoint.step if checkpoint else 0,
-            optimizer_state=checkpoint.optimizer if checkpoint else None,
-            pulse=Pulse.resumed(checkpoint.guard) if checkpoint else None,
-            workers=_workers(workers, device),
-            labelled=teaching.labelled if teaching else None,
-            images=images_of(built, beside, used),
-        )
-        _train(learner, probe, run, arguments, checkpoint)
-    if is_main_process():
-        summary = finish(learner, run, probe, teaching, floors, pick_device(device))
-        _say(arguments, summary.lines())
-    return run
-
-
-def _of_preset(learns: type[Method], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What the preset says where nothing was asked for."""
-    whole, side = open_data({**arguments, "encoder": arguments["encoder"] or "tacit/convnet", "quiet": True})
-    samples = len(whole.splits.get("train", np.arange(len(whole))))
-    values = laptop(learns, samples, side)
-    return {name: value for name, value in values.items() if arguments[name] is None}
-
-
-def default_folder(method: str, data: str | os.PathLike[str] | Source) -> Path:
-    """runs/METHOD-DATA, in letters that every system takes."""
-    name = "data" if isinstance(data, Source) else os.fspath(data).removeprefix("hf:")
-    name = Path(name).resolve().name.removesuffix(".npz")
-    return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{method}-{name}")
-
-
-def _probe(
-    whole: Source, train: np.ndarray, teaching: Teaching | None, method: Method, rng: Rng
-) -> OnlineProbe:
-    if teaching is None:
-        return OnlineProbe(whole, train, rng)
-    parts = {"learned": teaching.learned, "held_out": teaching.held_out}
-    return teaching.task.watch(teaching.whole, train, rng, method, **parts)
-
-
-def _floors(
-    teaching: Teaching | None, method: Method, probe: OnlineProbe, device: torch.device
-) -> dict[str, float]:
-    """Scores of what needs no learning, on the probe's held-out samples; `method` is as it begins."""
-    if not len(probe.queries):
-        return {}
-    if teaching is None:
-        found = probe.floors(method.encoder, device)
-    else:
-        task, parts = teaching.task, (teaching.learned, probe.queries)
-        floors = task.floors(teaching.whole, *parts, method.encoder, device)
-        found = {name: measured[task.score] for name, measured in floors.items()}
-    method.to("cpu")
-    return found
-
-
-def _say(arguments: Mapping[str, Any], lines: Sequence[str]) -> None:
-    if not arguments["quiet"]:
-        for line in lines:
-            print(line, file=sys.stderr)
-
-
-def _record(
-    source: Source, recipe: Recipe, method: Method, teaching: Teaching | None, beside: Source | None
-) -> dict[str, Any]:
-    """What the run ran on, beside its arguments."""
-    whole = source.parent if hasattr(source, "parent") else source
-    return {
-        "data": {
-            "fingerprint": source.fingerprint,
-            "samples": len(source),
-            "labelled": len(source.labelled),
-            "skipped": len(whole.skipped),
-            "shape": list(source.spec.shape),
-            "classes": list(source.spec.classes),
-        },
-        **({"images": {"fingerprint": beside.fingerprint, "samples": len(beside)}} if beside else {}),
-        **({"labels": teaching.record} if teaching else {}),
-        "recipe": plain(asdict(recipe)),
-        "encoder": plain(card_of(method.encoder).as_json()),
-        "parameters": sum(p.numel() for p in method.parameters() if p.requires_grad),
-    }
-
-
-def _workers(workers: int | None, device: str) -> int:
-    if workers is not None:
-        return workers
-    return 0 if pick_device(device).type == "cpu" else min(4, max(1, (os.cpu_count() or 2) - 1))
-
-
-def _train(
-    learner: Learner,
-    probe: OnlineProbe,
-    run: Run,
-    arguments: Mapping[str, Any],
-    checkpoint: Checkpoint | None,
-) -> None:
-    if learner.done:
-        return
-    if not arguments["quiet"]:
-        _note_parts(learner, arguments["method"])
-    with ProgressBar(learner.plan.total, learner.start, quiet=arguments["quiet"]) as bar:
-        watch = Watch(
-            run,
-            learner,
-            probe,
-            bar,
-            resumed=checkpoint,
-            on_collapse=arguments["on_collapse"],
-            save_every=arguments["save_every"],
-        )
-        trainer = make_trainer(learner, watch, arguments)
-        device, full = pick_device(arguments["device"]), trainer.precision == "32-true"
-        with watch.signals(), explaining_memory(learner.method, learner.plan, device, full=full):
-            trainer.fit(learner)
-    if not learner.done:
-        if not is_main_process():
-            raise SystemExit(0)  # the main process says why; another code would make Lightning end it before
-        raise TacitError(f"the run stopped early; go on with: tacit fit --resume --out {run.quoted}")
-
-
-def _note_parts(learner: Learner, slug: str) -> None:
-    """Say that parts of a batch are not the batch, where that is so."""
-    parts = learner.plan.accumulate
-    if parts > 1 and not learner.method.accumulates:
-        size = learner.plan.batch_size // parts
-        print(
-            f"note: the loss of {slug} is taken over one part: {parts} parts of {size} are not a batch of "
-            f"{learner.plan.batch_size}",
-            file=sys.stderr,
-        )
+    return run_method(Options.of(locals()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
+from tacit.data.form import form_class
 from tacit.errors import UsageError
 from tacit.methods.base import Method
+from tacit.tasks.registry import task_of
+from tacit.training.options import Options
 
-Preset = Literal["laptop"]
 STEPS = 2400
 """Of a method that learns labels."""
 
@@ -17,21 +18,21 @@ _EPOCHS = 60
 _LEAST, _MOST = 1500, 4000  # steps without labels, whatever the number of images
 
 
-def check_preset(arguments: Mapping[str, Any], learns: type[Method]) -> None:
+def check_preset(options: Options, learns: type[Method]) -> None:
     """Refuse what the preset is not for, before any data are opened.
 
     Raises:
         UsageError: an unknown preset, a method for volumes, or the recipe of the paper beside it.
     """
-    preset = arguments["preset"]
+    preset = options.start.preset
     if preset is None:
         return
     if preset != "laptop":
         raise UsageError(f"unknown preset '{preset}'; known: laptop")
-    if learns.modality != "image":
-        kind = learns.modality
-        raise UsageError(f"--preset laptop is for images, and {arguments['method']} learns from {kind}s")
-    if arguments["recipe"] == "paper":
+    dense = learns.learns is not None and task_of(learns.learns).dense
+    if dense or not form_class(learns.kinds()[0]).light:
+        raise UsageError(f"--preset laptop is not for {options.method}: name an --encoder and --epochs")
+    if options.viewing.recipe == "paper":
         raise UsageError("--preset laptop and --recipe paper are two recipes: give one of them")
 
 

@@ -19,9 +19,11 @@ LAST = ("grad_norm", "knn", "balanced_accuracy", "dice", "effective_rank", "feat
 class Metrics:
     """Appends rows to a CSV file. The columns are settled by the first row that holds losses."""
 
-    def __init__(self, path: Path, *, start: int) -> None:
-        """start: rows of later steps, left by a run that was killed, are dropped."""
+    def __init__(self, path: Path, *, start: int, score: str = "") -> None:
+        """start: rows of later steps, left by a killed run, are dropped. score: a measure of its labels."""
         self.path = path
+        place = LAST.index("effective_rank")
+        self.last = LAST if not score or score in LAST else (*LAST[:place], score, *LAST[place:])
         self.columns: list[str] = []
         if path.is_file():
             self._keep_until(start)
@@ -50,8 +52,8 @@ class Metrics:
         """
         header = not self.columns
         if header:
-            named = [name for name in values if name not in (*FIRST, *LAST)]
-            self.columns = [*FIRST, *named, *LAST]
+            named = [name for name in values if name not in (*FIRST, *self.last)]
+            self.columns = [*FIRST, *named, *self.last]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
         if header:

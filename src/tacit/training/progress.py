@@ -9,14 +9,14 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tacit.tasks.registry import all_tasks
+
 _BETWEEN_LINES = 5.0  # seconds
-_SHOWN = (
-    "loss",
-    "knn",
-    "balanced_accuracy",
-    "dice",
-    "effective_rank",
-)  # of many values, those that tell most in one line
+
+
+def _shown() -> tuple[str, ...]:
+    """Of many values, those that tell most in one line."""
+    return ("loss", "knn", *(task.score for task in all_tasks().values()), "effective_rank")
 
 
 class ProgressBar:
@@ -82,7 +82,7 @@ class ProgressBar:
         self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _line(self) -> str:
-        shown = [f"{name} {self._values[name]:.4g}" for name in _SHOWN if name in self._values]
+        shown = [f"{name} {self._values[name]:.4g}" for name in _shown() if name in self._values]
         if "samples_per_second" in self._values:
             shown.append(f"{self._values['samples_per_second']:,.3g} samples/s")
         return "  ".join(shown)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from tacit.data.source import Source
 from tacit.errors import UsageError
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.training.checkpoint import Checkpoint
+from tacit.training.options import Options
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, describe, plain
 from tacit.training.teaching import Teaching
 
 
-def claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkpoint | None:
+def claim_folder(run: Run, options: Options) -> Checkpoint | None:
     """The checkpoint to go on from, or None for a fresh start; an existing run is never overwritten."""
+    resume = options.care.resume
     if not is_main_process():  # the main process has claimed it for all
         return Checkpoint.load(run.last) if resume and run.last.is_file() else None
     if not run.exists and run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
@@ -32,7 +32,7 @@ def claim_folder(run: Run, arguments: Mapping[str, Any], resume: bool) -> Checkp
         )
         state = "a finished" if run.finished else "an unfinished"
         raise UsageError(f"'{run}' holds {state} run: {mend}")
-    check_same_settings(run, describe(arguments))
+    check_same_settings(run, describe(options))
     return Checkpoint.load(run.last) if run.last.is_file() else None
 
 

@@ -15,6 +15,7 @@ from tacit.data.source import Source
 from tacit.errors import UsageError, unknown
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
+from tacit.training.options import Options
 from tacit.training.run import Run
 
 # what may differ between a run and its resumption without changing what is learned; the data may lie
@@ -29,6 +30,7 @@ _FREE = frozenset(
         "device",
         "data",
         "labels",
+        "values",
         "save_every",
         "on_collapse",
         "views",  # the method's options say what they are
@@ -36,12 +38,12 @@ _FREE = frozenset(
 )
 
 
-def describe(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def describe(options: Options) -> dict[str, Any]:
     """The arguments as plain YAML types, in the form that `tacit fit --config` takes back."""
-    words = {name: plain(value) for name, value in arguments.items() if name not in ("resume", "options")}
+    words = {name: plain(value) for name, value in options.words().items() if name != "resume"}
     if words.get("recipe") == "default":
         words["recipe"] = None
-    words["method"] = {"name": arguments["method"], **plain(arguments["options"])}
+    words["method"] = {"name": options.method, **plain(options.own)}
     return {name: value for name, value in words.items() if value is not None}
 
 
@@ -88,17 +90,17 @@ def resumed_options(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def resumed_choices(run: Run, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def resumed_choices(run: Run, options: Options) -> dict[str, Any]:
     """What the run that is resumed chose by itself, where it is not given again: a preset's values, views."""
-    settings, names = run.settings(), ["views"]
-    if arguments["views"] not in (None, settings.get("views")):
+    settings, names, words = run.settings(), ["views"], options.words()
+    if words["views"] not in (None, settings.get("views")):
         raise UsageError(
             f"cannot resume '{run}' with other settings: views was {settings.get('views')}, now "
-            f"{arguments['views']}"
+            f"{words['views']}"
         )
-    if arguments["preset"] is not None:
+    if words["preset"] is not None:
         names += ["encoder", *(f.name for f in fields(Recipe) if f.name != "source")]
-    return {n: settings[n] for n in names if arguments[n] is None and settings.get(n) is not None}
+    return {n: settings[n] for n in names if words[n] is None and settings.get(n) is not None}
 
 
 def complete_options(

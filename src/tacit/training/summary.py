@@ -10,14 +10,20 @@ from typing import Any
 
 from tacit.errors import TacitError
 from tacit.files import without_nan, write_atomically
+from tacit.tasks.registry import all_tasks
 
 FILE = "summary.json"
-_NAMES = {"balanced_accuracy": "balanced accuracy", "dice": "Dice", "knn": "kNN accuracy"}
+
+
+def _name(score: str) -> str:
+    """Of a measure, in words."""
+    titles = {task.score: task.measures[task.score] for task in all_tasks().values()}
+    return {"knn": "kNN accuracy", **titles}.get(score, score).removesuffix(" in %")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Scores are from 0 to 1.
+    """Scores are 1 at best.
 
     score: name of the measure. held_out: number of held-out samples by which it is measured.
     candidates: score of each network that could be kept; empty where nothing was held out. kept: its name.
@@ -44,7 +50,7 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The summary, for people; the last line says what a run below a floor can try."""
-        name = _NAMES.get(self.score, self.score)
+        name = _name(self.score)
         text = []
         if self.candidates:
             others = [f"{other} {_percent(v)}" for other, v in self.candidates.items() if other != self.kept]

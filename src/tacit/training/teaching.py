@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -20,6 +19,7 @@ from tacit.rng import Rng
 from tacit.tasks.base import Labels, Task
 from tacit.tasks.registry import all_tasks, task_of
 from tacit.training.loader import Stream
+from tacit.training.options import Machine, Options
 
 _OPTIONS = ("labels_per_class", "labelled", "label_fraction", "held_out", "groups", "mu")
 
@@ -46,25 +46,24 @@ class Teaching:
     record: dict[str, Any]
 
 
-def teach(
-    arguments: Mapping[str, Any], recipe: Recipe, task: Task, whole: Source, train: np.ndarray
-) -> Teaching:
+def teach(options: Options, recipe: Recipe, task: Task, whole: Source, train: np.ndarray) -> Teaching:
     """Draw the labels of a run.
 
     Raises:
         UsageError: too few labels, or an invalid budget.
     """
-    budget = budget_of(arguments, task, whole, train)
-    if not arguments["quiet"]:
+    budget = budget_of(options.labels, options.machine.seed, task, whole, train)
+    if not options.care.quiet:
         for note in (*budget.notes, *task.doubts(whole, budget)):
             print(f"note: {note}", file=sys.stderr)
+    batch = _labelled_batch(options.machine, recipe)
     seen = whole.hiding(np.concatenate([budget.labelled, budget.held_out]))
     learned = seen.labels.tobytes() + (b"" if seen.values is None else seen.values.tobytes())
     return Teaching(
         task=task,
         whole=seen,
         pool=seen.subset(budget.pool),
-        labelled=Stream(np.searchsorted(budget.pool, budget.labelled), _labelled_batch(arguments, recipe)),
+        labelled=Stream(np.searchsorted(budget.pool, budget.labelled), batch),
         learned=budget.labelled,
         held_out=budget.held_out,
         record={
@@ -82,7 +81,8 @@ def check_batch(method: Method, labelled: Stream) -> str | None:
     Raises:
         UsageError: a single one, which BatchNorm cannot be trained with.
     """
-    if labelled.batch_size > 2 or method.modality != "image" or not tracking_layers(method):
+    dense = method.learns is not None and task_of(method.learns).dense  # a sample has many voxels
+    if labelled.batch_size > 2 or dense or not tracking_layers(method):
         return None
     text = f"a step has {labelled.batch_size} labelled image{'s' * (labelled.batch_size > 1)}"
     mend = "pass a larger --batch-size, a smaller --mu, or an --encoder without BatchNorm"
@@ -91,19 +91,20 @@ def check_batch(method: Method, labelled: Stream) -> str | None:
     return f"{text}, by which BatchNorm normalises: {mend}"
 
 
-def budget_of(arguments: Mapping[str, Any], task: Task, whole: Source, train: np.ndarray) -> Budget:
+def budget_of(labels: Labels, seed: int, task: Task, whole: Source, train: np.ndarray) -> Budget:
     """Whose labels are learned from and held out: a function of the seed, the data and the budget.
 
     Raises:
         UsageError: too few labels, or an invalid budget.
     """
     validation = whole.splits.get("val") if "train" in whole.splits else None
-    return task.draw(whole, train, Labels.of(arguments), Rng.of(arguments["seed"])("budget"), validation)
+    return task.draw(whole, train, labels, Rng.of(seed)("budget"), validation)
 
 
-def refuse_label_options(arguments: Mapping[str, Any], learns: type[Method]) -> None:
+def refuse_label_options(options: Options, learns: type[Method]) -> None:
     """Refuse a budget for a method without labels, and one that counts labels of another kind."""
-    slug, given = arguments["method"], [name for name in _OPTIONS if arguments[name] is not None]
+    slug, words = options.method, options.words()
+    given = [name for name in _OPTIONS if words[name] is not None]
     if learns.learns is None:
         if given:
             raise UsageError(
@@ -120,7 +121,7 @@ def refuse_label_options(arguments: Mapping[str, Any], learns: type[Method]) -> 
             )
 
 
-def _labelled_batch(arguments: Mapping[str, Any], recipe: Recipe) -> int:
+def _labelled_batch(machine: Machine, recipe: Recipe) -> int:
     """Labelled samples of a step: batch_size / mu, and one at least for each process and part."""
-    parts = arguments["accumulate"] * arguments["devices"]
+    parts = machine.accumulate * machine.devices
     return max(1, round(recipe.batch_size / recipe.mu / parts)) * parts

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
 
 from tacit.evaluation.subject import pick_device
 from tacit.training.learner import Learner
+from tacit.training.options import Machine
 from tacit.training.watch import Watch
 
 
-def make_trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -> Trainer:
-    """A trainer for one run: devices, precision, distribution, accumulation, clipping, and nothing else.
-
-    arguments: device, devices and precision, as `fit` takes them.
-    """
+def make_trainer(learner: Learner, watch: Watch, machine: Machine) -> Trainer:
+    """A trainer for one run: devices, precision, distribution, accumulation, clipping, and nothing else."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
@@ -28,13 +25,13 @@ def make_trainer(learner: Learner, watch: Watch, arguments: Mapping[str, Any]) -
         ".*isinstance.*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message, module="lightning.*")
-    device, devices = pick_device(arguments["device"]), arguments["devices"]
+    device, devices = pick_device(machine.device), machine.devices
     return Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None and devices == 1 else devices,
         strategy=_strategy(learner) if devices > 1 else "auto",
         sync_batchnorm=devices > 1 and device.type == "cuda",  # torch has it for CUDA only
-        precision=_precision(arguments["precision"], device),
+        precision=_precision(machine.precision, device),
         accumulate_grad_batches=learner.plan.accumulate,
         gradient_clip_val=learner.recipe.clip,
         max_epochs=1,

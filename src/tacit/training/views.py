@@ -2,41 +2,47 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from tacit.data.image.statistics import colourful
 from tacit.data.source import Source
 from tacit.errors import UsageError
 from tacit.methods.base import Method
+from tacit.training.options import Viewing
 from tacit.training.settings import complete_options
 from tacit.views.image import Augment
 from tacit.views.presets import PRESETS, Choice, choose
 from tacit.views.warp import Warp
 
-From = Literal["default", "paper"]
-"""Where a method's numbers come from: chosen for short runs on ordinary data, or its paper."""
 
-
-def check_views(arguments: Mapping[str, Any], learns: type[Method]) -> None:
+def check_views(slug: str, viewing: Viewing, learns: type[Method]) -> None:
     """Refuse views that no such method takes, before any data are opened.
 
     Raises:
         UsageError: an unknown preset, one for volumes, or one beside the views of the paper.
     """
-    asked = arguments["views"]
+    asked = viewing.views
     if asked is None:
         return
     choose(asked, channels=3)
-    if learns.modality != "image":
-        raise UsageError(f"--views are for images, and {arguments['method']} learns from {learns.modality}s")
-    if arguments["recipe"] == "paper":
+    if not takes_views(learns):
+        raise UsageError(f"{slug} makes views of its own, so --views means nothing to it: leave it out")
+    if viewing.recipe == "paper":
         raise UsageError("--recipe paper has the views of the paper: leave --views out, or --recipe paper")
 
 
-def options_for(
+def takes_views(learns: type[Method]) -> bool:
+    """Whether the presets say how it views images: one of its options is a way to view them."""
+    options = inspect.signature(learns).parameters.values()
+    return any(isinstance(option.default, Warp | Augment) for option in options)
+
+
+def own_options(
     learns: type[Method],
-    arguments: Mapping[str, Any],
+    slug: str,
+    viewing: Viewing,
     given: Mapping[str, Any],
     source: Source | None = None,
     size: int = 224,
@@ -49,17 +55,13 @@ def options_for(
     Raises:
         UsageError: an unknown option or value, or views for a method that takes none.
     """
-    slug = arguments["method"]
-    if learns.modality != "image" or arguments["recipe"] == "paper":
-        paper = learns.published if arguments["recipe"] == "paper" else {}
+    if not takes_views(learns) or viewing.recipe == "paper":
+        paper = learns.published if viewing.recipe == "paper" else {}
         return complete_options(learns, slug, given, lambda name, own: paper.get(name, own)), None
-    asked = arguments["views"]
+    asked = viewing.views
     choice = Choice(asked or "greys", "") if source is None else views_of(source, asked)
     options = complete_options(learns, slug, given, lambda name, own: choice.preset.of(name, own, size))
-    takes = any(isinstance(value, Warp | Augment) for value in options.values())
-    if asked is not None and not takes:
-        raise UsageError(f"{slug} makes views of its own, so --views means nothing to it: leave it out")
-    return options, choice if takes else None
+    return options, choice
 
 
 def views_of(source: Source, asked: str | None) -> Choice:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -26,12 +26,11 @@ from tacit.training.keeper import SAVE_EVERY, Keeper, resumable
 from tacit.training.learner import Learner
 from tacit.training.metrics import Metrics
 from tacit.training.optimise import learning_rate
+from tacit.training.options import OnCollapse
 from tacit.training.outputs import Outputs
 from tacit.training.progress import ProgressBar
 from tacit.training.resources import gib, memory_is_tight, options_that_save_memory, peak_memory, state_bytes
 from tacit.training.run import Run, is_main_process
-
-OnCollapse = Literal["stop", "warn"]
 
 _ROWS = 1000  # of metrics.csv per run, at most, beside those at the ends of epochs
 _PROBES = 50  # probes per run, at most
@@ -62,7 +61,7 @@ class Watch(Callback):
         self.guard = Guard(_facts(learner), resumed.guard if resumed else None)
         self.outputs = Outputs(learner.method)
         if is_main_process():
-            self.metrics = Metrics(run.metrics_file, start=learner.start)
+            self.metrics = Metrics(run.metrics_file, start=learner.start, score=probe.score)
         self.row_every = max(1, plan.total // _ROWS)
         self.probe_every = max(1, plan.epochs // _PROBES)
         self.look_every = _look_every(len(probe.health), plan.batch_size)
@@ -156,7 +155,7 @@ class Watch(Callback):
 
     def _compare_modes(self, values: dict[str, float], learner: Learner) -> None:
         """Say once where predictions differ much from what training sees, at two probes in a row."""
-        if "evaluation_mode" not in values:
+        if "evaluation_mode" not in values or learner.index < self.probe.settled_after:
             return
         modes = Modes(values["evaluation_mode"], values["training_mode"], self.probe.pictures)
         if modes.apart and self._apart and not learner.done:

@@ -16,6 +16,7 @@ from tacit.data.source import UNLABELLED, Sample, Source, Spec, rooted
 from tacit.data.volume.canvas import VolumeCanvas
 from tacit.data.volume.options import three
 from tacit.data.volume.volumes import volume_of, volumes_of
+from tacit.data.volume.windows import Window
 from tacit.errors import UsageError
 from tacit.views.volume import Turn
 
@@ -72,6 +73,17 @@ class VolumeForm(Form):
         """Refuse a size in pixels."""
         if asked["size"] is not None:
             raise UsageError("--size is for images; pass --patch X,Y,Z for volumes")
+
+    @classmethod
+    def spelled(cls, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Sides as X,Y,Z and a window as `windows` writes it."""
+        words = dict(asked)
+        for name in ("patch", "spacing"):
+            if (sides := three(name, words[name])) is not None:
+                words[name] = ",".join(f"{side:g}" for side in sides)
+        if words["window"] is not None:
+            words["window"] = str(Window.parse(words["window"]))
+        return words
 
     def settled(self, source: Source) -> Self:
         """With patch, window and spacing of the volumes."""

@@ -9,18 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tacit.batch import Batch, Samples, Step
-from tacit.data.image.form import ImageForm
+from tacit.batch import Batch, Step
 from tacit.data.source import Source
-from tacit.encoders.card import card_of
 from tacit.encoders.modes import still_statistics
 from tacit.errors import UsageError
-from tacit.methods.base import Method
-from tacit.methods.parts.teacher import follow, follow_buffers, frozen_copy, momentum_at
+from tacit.methods.parts.averaged import Averaged
+from tacit.methods.parts.warped import warped
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
-from tacit.tasks.base import Network
-from tacit.views.warp import NATURAL_STRONG, NATURAL_WEAK, WEAK, Warp, warp_images
+from tacit.views.warp import NATURAL_STRONG, NATURAL_WEAK, WEAK, Warp
 
 CLASSIC = Recipe(
     optimizer="sgd",
@@ -51,7 +48,7 @@ class Views(NamedTuple):
     mixing: dict[str, Tensor]
 
 
-class SemiSupervised(Method):
+class SemiSupervised(Averaged):
     """A classifier on an encoder: L = supervised + what the method makes of unlabelled samples.
 
     A subclass says which views it wants of the unlabelled samples (`unlabelled_views`) and what it does
@@ -62,10 +59,6 @@ class SemiSupervised(Method):
     evaluated, follow weak views that are not mixed, because evaluation sees pictures like them: labelled ones
     in most methods, unlabelled ones where the authors' code lets them; strong and mixed views move none
     unless a method has no others. At the end they are estimated again on clean labelled pictures.
-
-    Where the method averages (`ema` above 0), theta' <- d theta' + (1 - d) theta after each step, for
-    parameters and BatchNorm's statistics alike, with the d of `momentum_at`. At the end the averaged and the
-    trained network are graded on held-out labels and the better one is kept; without such labels the average.
     """
 
     learns = "class"
@@ -73,43 +66,18 @@ class SemiSupervised(Method):
     published: ClassVar[Mapping[str, Any]] = {"weak": NATURAL_WEAK, "strong": NATURAL_STRONG}
     unlabelled_views: ClassVar[tuple[View, ...]] = ()
 
-    head: nn.Module
-
     def __init__(
         self, encoder: nn.Module, *, weak: Warp = WEAK, strong: Warp | None = None, ema: float, dropout: float
     ) -> None:
-        super().__init__(encoder)
-        if not 0 <= ema < 1:
-            raise UsageError(f"ema must lie in [0, 1), not {ema}")
+        super().__init__(encoder, ema=ema)
         if not 0 <= dropout < 1:
             raise UsageError(f"dropout must lie in [0, 1), not {dropout}")
-        self.weak, self.strong = weak, strong
-        self.ema, self.dropout = ema, dropout
-        self.average: nn.ModuleList | None = None
+        self.weak, self.strong, self.dropout = weak, strong, dropout
 
     def prepare(self, source: Source) -> None:
         """Put a classifier for the source's classes on the encoder."""
         self.classes = len(source.spec.classes) or int(source.labels.max()) + 1
-        self.head = nn.Sequential(nn.Dropout(self.dropout), nn.Linear(self.num_features, self.classes))
-        if self.ema:
-            self.average = frozen_copy(self._network)  # type: ignore[assignment]  # a copy has the type
-        self.kept = self.candidates[0]
-
-    @property
-    def candidates(self) -> tuple[str, ...]:
-        """The average first, if there is one."""
-        return ("trained",) if self.average is None else ("averaged", "trained")
-
-    @property
-    def network(self) -> Network:
-        """Encoder and head of the network that is evaluated."""
-        averaged = self.average is not None and self.kept == "averaged"
-        encoder, head = self.average if self.average is not None and averaged else self._network
-        return Network(encoder, head)
-
-    @property
-    def _network(self) -> nn.ModuleList:
-        return nn.ModuleList([self.encoder, self.head])
+        self.set_head(nn.Sequential(nn.Dropout(self.dropout), nn.Linear(self.num_features, self.classes)))
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, classes), by the trained network."""
@@ -136,9 +104,9 @@ class SemiSupervised(Method):
         """Weak views of the labelled samples; of the unlabelled ones what the method asks for."""
         if batch.labelled is None or batch.labelled.target is None:
             raise UsageError(f"{type(self).__name__} learns from labels, and the batch has none")
-        labelled = self._view(batch.labelled, rng("labelled"), self.weak)
+        labelled = warped(batch.labelled, rng("labelled"), self.weak, self.encoder)
         unlabelled = tuple(
-            self._view(batch.unlabelled, rng(kind, i), self._warp(kind))
+            warped(batch.unlabelled, rng(kind, i), self._warp(kind), self.encoder)
             for i, kind in enumerate(self.unlabelled_views)
         )
         mixing = self.draw_mixing(batch, rng("mixing"))
@@ -154,19 +122,6 @@ class SemiSupervised(Method):
         assert self.strong is not None
         return self.strong
 
-    def _view(self, samples: Samples, rng: Rng, warp: Warp) -> Tensor:
-        form = ImageForm.of(card_of(self.encoder).form)
-        return warp_images(
-            samples.data,
-            samples.extra["true_size"],
-            samples.index,
-            rng,
-            size=form.size,
-            warp=warp,
-            mean=form.mean,
-            std=form.std,
-        )
-
     def losses(self, views: Views, step: Step) -> dict[str, Tensor]:
         """The supervised term and the method's own, weighted."""
         supervised = self.supervised(views)
@@ -179,17 +134,3 @@ class SemiSupervised(Method):
     def unsupervised(self, views: Views, step: Step) -> dict[str, Tensor]:
         """Named, weighted terms from the unlabelled samples."""
         raise NotImplementedError
-
-    @torch.no_grad()
-    def after_step(self, step: Step) -> None:
-        """The average follows."""
-        if self.average is None:
-            return
-        momentum = momentum_at(step, self.ema)
-        follow(self.average, self._network, momentum)
-        follow_buffers(self.average, self._network, momentum)
-
-    def finish(self, source: Source) -> None:
-        """The network that is evaluated becomes the trained one."""
-        if self.average is not None and self.kept == "averaged":
-            self._network.load_state_dict(self.average.state_dict())

@@ -1,16 +1,16 @@
-"""What methods that learn masks share: a head, patches of turned volumes, supervision, what is kept."""
+"""What methods that learn masks share: a head, parts of turned samples, supervision, what is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Batch, Samples, Step
+from tacit.batch import Batch, Modality, Samples, Step
 from tacit.data.source import Sample, Source
-from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import card_of
 from tacit.encoders.pyramid import pyramid_of
 from tacit.errors import UsageError
@@ -32,12 +32,22 @@ SSL4MIS = Recipe(
     "patches a step: the released benchmark SSL4MIS, whose 30,000 steps are 300 passes over 200 volumes; 150 "
     "passes are our choice",
 )
+IMAGES = Recipe(
+    optimizer="adam",
+    lr=1e-3,
+    weight_decay=1e-4,
+    batch_size=4,
+    epochs=60,
+    schedule="cosine 7/16",
+    source="our choice: Adam, lr 1e-3, 4 labelled and 4 unlabelled images a step; the papers are about "
+    "volumes",
+)
 
 
 class Views(NamedTuple):
     """All random choices of a step.
 
-    labelled: (L, C, X, Y, Z) float32. target: (L, X, Y, Z) int64. unlabelled: (U, C, X, Y, Z) float32.
+    labelled: (L, C, *patch) float32. target: (L, *patch) int64. unlabelled: (U, C, *patch) float32.
     rng: where noise is drawn from when a pass needs it, so that many noisy copies are never held at once; it
     is a function of seed and step. drawn: what a method has drawn besides, by its own names.
     """
@@ -50,26 +60,27 @@ class Views(NamedTuple):
 
     @property
     def both(self) -> Tensor:
-        """(L + U, C, X, Y, Z), the labelled ones first."""
+        """(L + U, C, *patch), the labelled ones first."""
         return torch.cat([self.labelled, self.unlabelled])
 
 
 class Segmentation(Method):
-    """A network that gives each voxel a class: L = supervised + what the method makes of unlabelled volumes.
+    """A network that gives each voxel or pixel a class: L = supervised + what is made of unlabelled samples.
 
     Supervised is 0.5 (cross-entropy + soft Dice) of the labelled patches. The network is an encoder that
-    gives full-resolution maps (`forward_pyramid`) with a 1x1x1 convolution on them. As in the published
-    methods labelled and unlabelled patches pass through it as one batch, so that BatchNorm sees both.
+    gives full-resolution maps (`forward_pyramid`) with a convolution of one voxel on them. As in the papers
+    labelled and unlabelled patches pass through it as one batch, so that BatchNorm sees both.
 
-    turn: whether a volume is turned by a random multiple of 90 degrees in the x-y plane and flipped along x
-    or y before a patch is cut out of it.
+    In volumes a patch is a random box; an image is seen whole.
+
+    turn: whether a sample is turned by a random multiple of 90 degrees in the x-y plane and mirrored before.
     """
 
-    modality = "volume"
+    modality: ClassVar[Modality | tuple[Modality, ...]] = ("volume", "image")
     learns = "mask"
     accumulates = False  # Dice and the means over confident voxels are ratios over the batch
     recipe = SSL4MIS
-    default_encoder = "tacit/vnet"
+    default_encoder: ClassVar[str | Mapping[str, str]] = {"volume": "tacit/vnet", "image": "tacit/unet2d"}
     background: ClassVar[bool] = (
         True  # whether soft Dice counts the background, where there are more than 2 classes
     )
@@ -88,16 +99,17 @@ class Segmentation(Method):
                 f"{type(self).__name__} learns masks of two classes or more, and the data have none"
             )
         self.classes = len(source.spec.classes)
+        self._convolution = nn.Conv3d if len(source.spec.shape) == 4 else nn.Conv2d
         self.head = self.make_head()
 
-    def make_head(self) -> nn.Module:
-        """A 1x1x1 convolution from the finest maps to the classes."""
-        return nn.Conv3d(pyramid_of(self.encoder).pyramid_features[-1], self.classes, 1)
+    @classmethod
+    def recipe_for(cls, kind: str) -> Recipe:
+        """The paper's for volumes; for images ours."""
+        return IMAGES if kind == "image" else cls.recipe
 
-    @property
-    def patch(self) -> tuple[int, ...]:
-        """Sides (X, Y, Z) of what the network sees."""
-        return VolumeForm.of(card_of(self.encoder).form).patch
+    def make_head(self) -> nn.Module:
+        """A convolution with a kernel of one voxel or pixel, from the finest maps to the classes."""
+        return self._convolution(pyramid_of(self.encoder).pyramid_features[-1], self.classes, 1)
 
     def cut(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """A random part of the turned sample, and of its mask if it is labelled."""
@@ -117,7 +129,7 @@ class Segmentation(Method):
         return {}
 
     def logits(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) -> (B, classes, X, Y, Z), by the network that is kept."""
+        """(B, C, *patch) -> (B, classes, *patch), by the network that is trained."""
         return dense_logits(Network(self.encoder, self.head), x)
 
     def supervised(self, logits: Tensor, views: Views) -> Tensor:

@@ -76,6 +76,7 @@ class TraCoCo(CoTraining):
     slug = "tracoco"
     title = "Shifted patches agree, two networks teach each other"
     paper = "arXiv 2203.14523"
+    modality = "volume"
 
     recipe = _RECIPE
 
@@ -105,6 +106,11 @@ class TraCoCo(CoTraining):
         self.noise, self.brightness = noise, brightness
         self.cutmix, self.cutmix_axes = cutmix, cutmix_axes
         self.teacher_eval, self.detach_target, self.compat = teacher_eval, detach_target, compat
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Sides (X, Y, Z) of what the network sees."""
+        return VolumeForm.of(card_of(self.encoder).form).patch
 
     @property
     def translates(self) -> bool:

@@ -40,6 +40,7 @@ class URPC(Segmentation):
     slug = "urpc"
     title = "The scales of one network agree"
     paper = "arXiv 2012.07042"
+    modality = "volume"
 
     dropout: ClassVar[tuple[float, ...]] = (0.5, 0.3, 0.2, 0.1)  # before the heads, coarse to fine
 

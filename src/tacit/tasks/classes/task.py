@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tacit.data.budget import HELD_OUT, Budget, draw_budget
 from tacit.data.source import Source
+from tacit.errors import UsageError
 from tacit.evaluation.features import extract
 from tacit.files import without_nan
 from tacit.rng import Rng
@@ -20,9 +21,12 @@ from tacit.tasks.classes.calibration import PRIOR, fit_temperature
 from tacit.tasks.classes.classifier import ClassCard, Classifier
 from tacit.tasks.classes.floors import class_floors
 from tacit.tasks.classes.grading import grade
-from tacit.tasks.classes.online import HeldOutProbe, network_logits
+from tacit.tasks.classes.online import HeldOutProbe
 from tacit.tasks.classes.predict import write_classes
+from tacit.tasks.classes.probe import PROBING
+from tacit.tasks.held_out import network_outputs
 from tacit.tasks.predictor import Predictor
+from tacit.tasks.probing import Probing
 from tacit.tasks.tables import check_table
 
 
@@ -42,9 +46,15 @@ class Classes(Task):
     counted: ClassVar[str] = "labels per class"
     rivals: ClassVar[tuple[str, ...]] = ("fixmatch", "mean-teacher")
     budgets: ClassVar[tuple[int, ...]] = (5, 20, 80)
+    probing: ClassVar[Probing | None] = PROBING
 
     def check(self, source: Source, slug: str) -> None:
-        """Any data can have classes; `draw` says what is missing."""
+        """Refuse labels of another kind; of data without any, `draw` says what is missing."""
+        if source.spec.target != self.target:
+            raise UsageError(
+                f"{slug} learns classes, and the labels of these data are {source.spec.target}s: choose a "
+                "method that learns those (tacit methods), or name classes with --labels CSV"
+            )
 
     def draw(
         self, source: Source, train: np.ndarray, labels: Labels, rng: Rng, validation: np.ndarray | None
@@ -116,7 +126,7 @@ class Classes(Task):
         card = ClassCard(classes=classes)
         if len(held_out):
             labels = torch.from_numpy(source.labels[held_out])
-            logits = network_logits(network, source, held_out, next(linear.parameters()).device)
+            logits = network_outputs(network, source, held_out, next(linear.parameters()).device)
             card.temperature, card.held_out = fit_temperature(logits, labels, prior=PRIOR), len(held_out)
             probability = (logits / card.temperature).softmax(1)
             card.grades = without_nan(asdict(grade(labels.numpy(), probability.numpy())))

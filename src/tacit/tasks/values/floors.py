@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
-from sklearn.metrics import r2_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -25,20 +24,6 @@ _COMPONENTS = 256
 _PENALTIES = tuple(10.0**e for e in range(-3, 5))
 """Per sample, on standardised features, as in `tacit.evaluation.ridge`."""
 _FOLDS = 3
-
-
-def value_floors(
-    source: Source, learned: np.ndarray, test: np.ndarray, encoder: nn.Module, device: torch.device | str
-) -> dict[str, float]:
-    """R2 on the samples at `test`, by name, of `predict_floors`; empty where their values are all equal.
-
-    source: with values at `learned` and `test`. For the other arguments see there.
-    """
-    truth = source.values[test] if source.values is not None else np.empty(0)
-    if len(truth) < 2 or np.ptp(truth) == 0:
-        return {}
-    found = predict_floors(source, learned, test, encoder, device)
-    return {name: float(r2_score(truth, predicted)) for name, predicted in found.items()}
 
 
 def predict_floors(

@@ -112,6 +112,16 @@ def grade_values(
     return ValueGrades(len(t), None if groups is None else units, mae, r2, pearson, rmse)
 
 
+def r_squared(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """R2 as `grade_values` has it, of (N,) float64; NaN for a constant truth or predictions not all finite.
+
+    scikit-learn's `r2_score` refuses such predictions, and gives 0 or 1 for a constant truth.
+    """
+    if len(truth) < 2 or np.ptp(truth) == 0 or not np.isfinite(predicted).all():
+        return float("nan")
+    return float(1 - np.square(truth - predicted).sum() / np.square(truth - truth.mean()).sum())
+
+
 def _table(t: np.ndarray, p: np.ndarray) -> np.ndarray:
     """(N, 8): what each sample adds to the sums. Values are centred: neither R2 nor Pearson sees it."""
     error = t - p

@@ -1,0 +1,1 @@
+"""Methods that learn values: numbers such as an age or a measured length."""
