@@ -166,6 +166,8 @@ def test_grades_of_cases():
             "class",
             "Dice",
             "%",
+            "[95",
+            "%]",
             "Jaccard",
             "%",
             "HD95",
@@ -177,12 +179,19 @@ def test_grades_of_cases():
             "invented",
             "absent",
         ],
-        ["liver", "62.5", "58.3", "0.33", "0.17", "1", "0", "0"],
-        ["spleen", "33.3", "33.3", "0.00", "0.00", "1", "1", "1"],
+        ["liver", "62.5", "[0.0,", "100.0]", "58.3", "0.33", "0.17", "1", "0", "0"],
+        ["spleen", "33.3", "[0.0,", "100.0]", "33.3", "0.00", "0.00", "1", "1", "1"],
         ["mean", "47.9", "45.8", "0.17", "0.08"],
         ["(4", "cases)"],
     ]
     assert len({len(row) for row in text[:3]}) == 1
+
+
+def test_the_interval_of_dice_is_students_over_cases():
+    cases = [(line("0111"), line("0111")), (line("0011"), line("0111")), (line("0001"), line("0111"))]
+    text = str(grade_masks(cases, ["", "it"]))  # 1, 0.8 and 0.5: sd 0.2517, t(2) = 4.303
+    half = 4.30265 * 25.16611 / 3**0.5
+    assert f"76.7  [{76.66667 - half:.1f}, 100.0]" in text
 
 
 def test_a_class_that_is_nowhere_has_no_grade():

@@ -6,15 +6,42 @@ import inspect
 import re
 import types
 import typing
+from argparse import Action
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import docstring_parser
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse import SUPPRESS, ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from tacit.errors import UsageError, did_you_mean
 
 Function = Callable[..., Any]
+Options = Any
+"""A parser, or a group of its options under a heading."""
+
+
+class Help(DefaultHelpFormatter):
+    """Help in a person's words: values as N, X or the words there are, and defaults that say something."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text, default = action.help or "", action.default
+        known = text and "default" not in text and default not in (None, "", (), SUPPRESS)
+        if not known or isinstance(default, dict | Namespace | type(None)) or not action.option_strings:
+            return text
+        said = {True: "yes", False: "no"}.get(default, default) if isinstance(default, bool) else default
+        return f"{text.rstrip('.')} (default: {said})"
+
+    def _expand_help(self, action: Action) -> str:
+        return super()._expand_help(action).replace("%%", "%")  # argparse would, jsonargparse does not
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        kind: Any = getattr(action, "_typehint", None) or action.type
+        parts = [part for part in typing.get_args(kind) if part is not type(None)]
+        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+            kind = parts[0] if len(parts) == 1 else kind
+        if typing.get_origin(kind) is typing.Literal:
+            return "|".join(str(part) for part in typing.get_args(kind))
+        return {int: "N", float: "X"}.get(kind) or super()._get_default_metavar_for_optional(action)
 
 
 class Parser(ArgumentParser):
@@ -27,6 +54,7 @@ class Parser(ArgumentParser):
             prog=f"tacit {verb}",
             usage=f"tacit {verb} {usage}",
             description=text,
+            formatter_class=Help,
             exit_on_error=False,
             default_env=False,
             allow_abbrev=False,
@@ -84,26 +112,36 @@ class Parser(ArgumentParser):
 
 
 def add_options(
-    parser: Parser, function: Function, skip: Collection[str] = (), notes: Mapping[str, str] | None = None
+    parser: Parser,
+    function: Function,
+    skip: Collection[str] = (),
+    notes: Mapping[str, str] | None = None,
+    *,
+    hidden: Collection[str] = (),
+    place: Callable[[str], Options] | None = None,
 ) -> None:
-    """An option per parameter; `notes` are added to the help of some."""
+    """An option per parameter; `notes` are added to the help of some.
+
+    hidden: those that are taken, but not shown. place: where an option belongs in the help, by its name.
+    """
     hints = typing.get_type_hints(function)
     for name, parameter in inspect.signature(function).parameters.items():
         if name in skip or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         required = parameter.default is parameter.empty
+        text = help_of(function, name) + (notes or {}).get(name, "")
         add_option(
-            parser,
+            place(name) if place else parser,
             name,
             _from_words(hints[name]),
-            help_of(function, name) + (notes or {}).get(name, ""),
+            SUPPRESS if name in hidden else text,
             required=required,
             default=None if required else parameter.default,
         )
 
 
 def add_option(
-    parser: Parser, name: str, kind: Any, text: str, *, required: bool = False, default: Any = None
+    parser: Options, name: str, kind: Any, text: str, *, required: bool = False, default: Any = None
 ) -> None:
     """One option; booleans become a pair of flags."""
     option = f"--{name.replace('_', '-')}"

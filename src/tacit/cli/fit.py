@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from itertools import zip_longest
 from pathlib import Path
@@ -12,13 +12,33 @@ import yaml
 from jsonargparse import SUPPRESS, Namespace
 
 from tacit.cli.arguments import Parser, add_option, add_options, help_of
+from tacit.data.form import form_class
 from tacit.errors import UsageError
+from tacit.methods.base import Method
 from tacit.methods.registry import all_methods, method_class
-from tacit.tasks.registry import task_of
+from tacit.tasks.base import Labels
+from tacit.tasks.registry import all_tasks, task_of
 from tacit.training.fit import fit
+from tacit.training.options import CONCERNS, Seeing, Start
 from tacit.training.run import is_main_process
 from tacit.training.summary import Summary
+from tacit.training.views import takes_views
 
+_MOST, _TEN = "most used", 10
+_NEEDED = (
+    *("data", "labels", "masks", "values", "column", "out", "labels_per_class", "labelled", "encoder"),
+    *("epochs", "batch_size", "size", "patch", "views", "preset", "pretrain", "device", "resume"),
+)
+_TITLES = {
+    "reading": "data and labels",
+    "seeing": "how the encoder sees the data",
+    "labels": "whose labels are learned from",
+    "start": "what learning begins with",
+    "viewing": "views",
+    "changes": "recipe",
+    "machine": "machine",
+    "care": "run folder",
+}
 _USAGE = "--data WHERE [--encoder SPEC] [--out DIR] [--config FILE] [--method.OPTION VALUE] ..."
 
 
@@ -112,8 +132,17 @@ def _read(config: str) -> dict[str, Any]:
 def _parser(slug: str) -> Parser:
     parser = Parser(f"fit {slug}", fit, _USAGE)
     parser.add_argument("--config", action="config", help="YAML file with settings, such as a run's run.yaml")
-    add_option(parser, "data", str | None, help_of(fit, "data"))
-    add_options(parser, fit, skip=("method", "data", "options"), notes=_defaults(slug))
+    groups = {title: parser.add_argument_group(title) for title in (_MOST, *_TITLES.values())}
+    hidden = set() if slug == "METHOD" else _foreign(method_class(slug))
+    add_option(groups[_MOST], "data", str | None, help_of(fit, "data"))
+    add_options(
+        parser,
+        fit,
+        skip=("method", "data", "options"),
+        notes=_defaults(slug),
+        hidden=hidden,
+        place=lambda name: groups[_place(name, hidden)],
+    )
     parser.add_argument("--record", type=dict | None, default=None, help=SUPPRESS)
     if slug != "METHOD":
         parser.add_class_arguments(method_class(slug), "method", skip={"encoder"})
@@ -121,6 +150,35 @@ def _parser(slug: str) -> Parser:
             "--method.name", type=str, default=slug, help="slug of the method; the first word says it"
         )
     return parser
+
+
+def _place(name: str, hidden: Collection[str]) -> str:
+    """The heading of an option: the first ones that most people need have one of their own."""
+    first = [word for word in _NEEDED if word not in hidden][:_TEN]
+    if name in first:
+        return _MOST
+    return _TITLES[next(part for part, kind in CONCERNS.items() if name in {f.name for f in fields(kind)})]
+
+
+def _foreign(learns: type[Method]) -> set[str]:
+    """Words of `fit` that mean nothing to a method: of other kinds of data or labels."""
+    forms = [form_class(kind) for kind in learns.kinds()]
+    foreign = {f.name for f in fields(Seeing)} - {word for form in forms for word in form.words}
+    if learns.beside is None:
+        foreign |= {"images"}
+    if not takes_views(learns):
+        foreign |= {"views", "recipe"}
+    if learns.learns is None:
+        labels = {f.name for f in fields(Labels)} | {"mu", "groups"}
+        return (
+            foreign
+            | labels
+            | {"masks", "values", "column", "pretrain", "pretrain_epochs", "pretrain_batch_size"}
+        )
+    own = task_of(learns.learns)
+    for task in all_tasks().values():
+        foreign |= {word for word in (task.amount, *task.words) if word not in (own.amount, *own.words)}
+    return foreign | ({"preset"} if own.dense else set())
 
 
 def _defaults(slug: str) -> dict[str, str]:

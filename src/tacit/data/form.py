@@ -30,6 +30,7 @@ class Form(ABC):
     modality: ClassVar[Modality]
     usual: ClassVar[tuple[float, float]]  # mean and std where nobody gives them
     channels_last: ClassVar[bool] = False  # whether convolutions on the CPU are faster in that memory format
+    words: ClassVar[tuple[str, ...]] = ("channels",)  # arguments of `fit` that mean something to it
     pretraining: ClassVar[str] = ""  # slug of the method by which an encoder should learn first
     light: ClassVar[str] = ""  # spec of an encoder that a laptop trains
     light_dense: ClassVar[str] = ""  # the same of one that gives maps

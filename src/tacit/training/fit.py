@@ -78,8 +78,8 @@ def fit(
 
     Args:
         method: slug of the method, such as dcl; `tacit methods` lists them.
-        data: a folder of images (with or without class folders), a MedMNIST-style .npz, hf:NAME, or
-            digits or mnist5k, which come inside pip packages.
+        data: a folder of images (with or without class folders) or of volumes, a MedMNIST-style .npz,
+            hf:NAME, or digits or mnist5k, which come inside pip packages.
         out: the run folder; default runs/METHOD-DATA.
         encoder: spec string (timm/resnet50, tacit/vnet, run:runs/photos, ...) or a module of your own (see
             attach_card); default: the method's.

@@ -31,6 +31,7 @@ class VolumeForm(Form):
 
     modality: ClassVar[Modality] = "volume"
     usual: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    words: ClassVar[tuple[str, ...]] = ("channels", "patch", "window", "spacing")
     light_dense: ClassVar[str] = "tacit/unet3d?width=8&depth=3&dropout=0"
     instead: ClassVar[str] = "or learn from their slices with --data slices:FOLDER"
 

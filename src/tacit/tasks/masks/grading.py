@@ -16,6 +16,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
 
 from tacit.errors import UsageError
+from tacit.evaluation.statistics import mean_interval
 
 Mask = Tensor | np.ndarray
 Empty = Literal["", "prediction", "reference", "both"]
@@ -64,19 +65,28 @@ class MaskGrades:
         """Mean over classes of dice, jaccard, hd95 or asd; NaN where no class has one."""
         return mean_of_known(getattr(self, measure))
 
+    def _interval(self, k: int) -> str:
+        """Of the mean Dice of class k over cases, in percent."""
+        known = [100 * case[k].dice for case in self.cases if not np.isnan(case[k].dice)]
+        if len(known) < 2:
+            return "-"
+        interval = mean_interval(known)
+        return f"[{max(0.0, interval.low):.1f}, {min(100.0, interval.high):.1f}]"
+
     def __str__(self) -> str:
         """A table with one row per class and, of several, one for their mean.
 
-        Its last columns are `empty`: the prediction, the reference, or both were.
+        Beside the mean Dice is its 95 % interval over cases. The last columns are `empty`: the prediction,
+        the reference, or both were.
         """
-        measures = ["Dice %", "Jaccard %", f"HD95 {self.unit}", f"ASD {self.unit}"]
+        measures = ["Dice %", "[95 %]", "Jaccard %", f"HD95 {self.unit}", f"ASD {self.unit}"]
         rows = [["class", *measures, "not found", "invented", "absent"]]
         for k, name in enumerate(self.classes):
             numbers = self.dice[k], self.jaccard[k], self.hd95[k], self.asd[k]
-            rows.append([name, *_cells(*numbers), *map(str, self.empty[k])])
+            rows.append([name, *_cells(self._interval(k), *numbers), *map(str, self.empty[k])])
         if len(self.classes) > 1:
             means = [self.mean(measure) for measure in _MEASURES]
-            rows.append(["mean", *_cells(*means), "", "", ""])
+            rows.append(["mean", *_cells("", *means), "", "", ""])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
@@ -218,6 +228,6 @@ def mean_of_known(values: Iterable[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _cells(dice: float, jaccard: float, hd95: float, asd: float) -> list[str]:
-    texts = f"{100 * dice:.1f}", f"{100 * jaccard:.1f}", f"{hd95:.2f}", f"{asd:.2f}"
+def _cells(interval: str, dice: float, jaccard: float, hd95: float, asd: float) -> list[str]:
+    texts = f"{100 * dice:.1f}", interval, f"{100 * jaccard:.1f}", f"{hd95:.2f}", f"{asd:.2f}"
     return ["-" if text == "nan" else text for text in texts]
