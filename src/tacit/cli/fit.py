@@ -170,11 +170,8 @@ def _foreign(learns: type[Method]) -> set[str]:
         foreign |= {"views", "recipe"}
     if learns.learns is None:
         labels = {f.name for f in fields(Labels)} | {"mu", "groups"}
-        return (
-            foreign
-            | labels
-            | {"masks", "values", "column", "pretrain", "pretrain_epochs", "pretrain_batch_size"}
-        )
+        first = {f.name for f in fields(Start) if f.name.startswith("pretrain")}
+        return foreign | labels | first | {"masks", "values", "column"}
     own = task_of(learns.learns)
     for task in all_tasks().values():
         foreign |= {word for word in (task.amount, *task.words) if word not in (own.amount, *own.words)}
