@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, ClassVar, Self, get_args
 
@@ -181,6 +182,10 @@ def form_class(modality: str) -> type[Form]:
         UsageError: a kind that is not built.
     """
     # a card of a stranger can name anything, and no other module may be looked for
+    others = {entry.name: entry for entry in entry_points(group="tacit.data")}
+    if modality in others:
+        foreign: type[Form] = others[modality].load().FORM
+        return foreign
     if modality not in get_args(Modality) or find_spec(f"tacit.data.{modality}") is None:
         raise UsageError(f"there is no kind of data '{modality}'")
     found: type[Form] = import_module(f"tacit.data.{modality}.form").FORM

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from tacit.batch import Modality
-from tacit.data.image.arrays import open_archive
-from tacit.data.image.folder import open_folder
-from tacit.data.image.hub import open_hub
-from tacit.data.image.listing import EXTENSIONS
-from tacit.data.image.packaged import PACKAGED, open_packaged
 from tacit.data.labels import read_groups, read_labels
 from tacit.data.options import LARGEST_AUTOMATIC, Options
-from tacit.data.source import UNLABELLED, Source, Subset
+from tacit.data.source import UNLABELLED, Source
 from tacit.data.values import read_values
-from tacit.data.volume.archive import holds_volume_archive, open_volume_archive
-from tacit.data.volume.files import EXTENSIONS as VOLUMES
-from tacit.data.volume.files import extension_of
-from tacit.data.volume.layout import holds_volumes
-from tacit.data.volume.options import VolumeOptions
-from tacit.data.volume.slices import open_slices
-from tacit.data.volume.volumes import Volumes, open_volumes
-from tacit.data.volume.windows import Window
+from tacit.data.wings import Where, all_wings, own_wings, wing_for, wing_of
 from tacit.errors import UsageError, did_you_mean, unknown
 
 
@@ -104,108 +92,55 @@ def open_source(
         raise UsageError("labels are of classes and values are numbers: give one of the two files")
     if column is not None and values is None:
         raise UsageError(f"column '{column}' is of a file of numbers: name the file with values")
-    wishes = VolumeOptions.of(masks, window, spacing, patch)
+    words: dict[str, Any] = {"masks": masks, "window": window, "spacing": spacing, "patch": patch}
+    words["aside"] = labels is not None or values is not None  # masks are no labels then
+    words["extensions"] = [end for wing in own_wings().values() if not wing.LAST for end in wing.extensions()]
     if isinstance(where, Source):
-        where = _in_patches(where, wishes)
+        where = wing_of(where).adjusted(where, words)
         if labels is None and values is None and groups is None:
             return where
         return _grouped(_valued(_relabelled(copy.copy(where), labels), values, column), groups)
     options = Options(
         size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size, white
     )
-    aside = labels is not None or values is not None
-    source = _relabelled(_read(where, options, wishes, masks_aside=aside), labels)
+    source = _relabelled(_read(where, options, words), labels)
     return _grouped(_valued(source, values, column), groups)
 
 
-def kind_of(where: str | os.PathLike[str] | Source) -> Modality:
-    """The kind of what is there, without reading it; images where that cannot be told yet."""
+def kind_of(where: Where | Source) -> str | None:
+    """The kind of what is there, without reading it; None where nothing is found."""
     if isinstance(where, Source):
         return where.spec.modality
-    path = Path(where).expanduser()
-    if path.is_dir():
-        return "volume" if holds_volumes(path) else "image"
-    archive = path.suffix.lower() == ".npz" and path.is_file()
-    wishes = VolumeOptions.of(None, None, None, None)
-    return "volume" if archive and holds_volume_archive(path, Options(), wishes) else "image"
+    found = wing_for(where, Options(), {})
+    return None if found is None else found.FORM.modality
 
 
-def _read(
-    where: str | os.PathLike[str], options: Options, wishes: VolumeOptions, *, masks_aside: bool
-) -> Source:
-    if isinstance(where, str) and where.startswith("hf:"):
-        _refuse(wishes, where)
-        return open_hub(where.removeprefix("hf:"), options)
-    if isinstance(where, str) and where in PACKAGED:
-        _refuse(wishes, where)
-        return open_packaged(where, options)
-    slices = isinstance(where, str) and where.startswith("slices:")
-    where = str(where).removeprefix("slices:") if slices else where
-    if not str(where).strip():
+def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
+    if not str(where).strip() or (not str(where).partition(":")[2].strip() and str(where).endswith(":")):
         raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
     path = Path(where).expanduser()
     try:
-        if slices and path.is_dir():
-            return open_slices(path, options, wishes)
-        if path.is_dir():
-            return _read_folder(path, options, wishes, masks_aside=masks_aside)
+        wing = wing_for(where, options, words)
+        if wing is not None:
+            return wing.open(where, options, words)
         if not path.exists():
             raise UsageError(_absent(path))
+    except FileNotFoundError as error:
+        raise UsageError(_absent(Path(str(error)))) from None
     except PermissionError:
         raise UsageError(f"{path}: permission denied") from None
-    if slices:
-        raise UsageError(f"slices: names a folder of volumes, and {path} is a file")
-    return _read_file(path, options, wishes)
-
-
-def _read_folder(path: Path, options: Options, wishes: VolumeOptions, *, masks_aside: bool) -> Source:
-    if not holds_volumes(path):
-        _refuse(replace(wishes, masks=None), path)
-        return open_folder(path, options, others=VOLUMES, masks=wishes.masks, masks_aside=masks_aside)
-    if options.size is not None:
-        raise UsageError("size is for images; volumes are cut in patches: give the patch, in voxels")
-    return open_volumes(path, options, wishes)
-
-
-def _read_file(path: Path, options: Options, wishes: VolumeOptions) -> Source:
-    if path.suffix.lower() == ".npz":
-        if holds_volume_archive(path, options, wishes):
-            return open_volume_archive(path, options, wishes)
-        _refuse(wishes, path)
-        return open_archive(path, options)
-    if path.suffix.lower() in EXTENSIONS or extension_of(path.name):
-        kind = "volume" if extension_of(path.name) else "image"
-        raise UsageError(f"{path} is one {kind}: open the folder that it lies in ({path.parent})")
+    for kind, other in own_wings().items():
+        if path.name.lower().endswith(other.extensions()):
+            raise UsageError(f"{path} is one {kind}: open the folder that it lies in ({path.parent})")
     raise UsageError(
         f"{path} is nothing that is read: a folder of images or volumes, an .npz archive, hf:NAME, "
-        f"or one of {', '.join(PACKAGED)}"
+        f"or one of {', '.join(_names())}"
     )
 
 
-def _refuse(wishes: VolumeOptions, where: str | Path) -> None:
-    if wishes.given:
-        said = f"{', '.join(wishes.given)} {'are' if len(wishes.given) > 1 else 'is'}"
-        kind = "folders of images or volumes" if wishes.given == ["masks"] else "volumes"
-        raise UsageError(f"{said} for {kind}, and {where} holds images")
-
-
-def _own(source: Source, name: str) -> object:
-    return getattr(source.parent if isinstance(source, Subset) else source, name, None)
-
-
-def _in_patches(source: Source, wishes: VolumeOptions) -> Source:
-    """A source that is open already, with other patches if these are asked for."""
-    wanted = {name: getattr(wishes, name) for name in wishes.given if name != "patch"}
-    if "window" in wanted:
-        wanted["window"] = str(Window.parse(wanted["window"]))
-    others = [name for name, value in wanted.items() if value != _own(source, name)]
-    if others:
-        raise UsageError(f"{', '.join(others)}: these data are open already; say so when they are opened")
-    if wishes.patch is None:
-        return source
-    if not isinstance(source, Volumes):
-        raise UsageError("patch is for volumes, and these data are no volumes, or a part of them")
-    return source.with_patch(wishes.patch)
+def _names() -> list[str]:
+    """Data that are no path."""
+    return [name for wing in all_wings().values() for name in wing.NAMES]
 
 
 def _absent(path: Path) -> str:
@@ -214,9 +149,9 @@ def _absent(path: Path) -> str:
         path, parent = parent, parent.parent
     beside = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
     if parent == Path(".") and not path.is_absolute():
-        beside += PACKAGED
+        beside += _names()
     near = did_you_mean(path.name, beside)
-    return f"no file or folder {path}{near or '; packaged sets are ' + ', '.join(PACKAGED)}"
+    return f"no file or folder {path}{near or '; packaged sets are ' + ', '.join(_names())}"
 
 
 def _relabelled(source: Source, labels: str | Path | None) -> Source:

@@ -30,7 +30,7 @@ def kind_for(learns: type[Method], data: Any) -> str:
     """The kind of data that a run learns from: the method's, or the data's where it takes several."""
     kinds = learns.kinds()
     found = kind_of(data) if len(kinds) > 1 else kinds[0]
-    return found if found in kinds else kinds[0]
+    return found if found is not None and found in kinds else kinds[0]
 
 
 def recipe_for(learns: type[Method], kind: str, changes: Changes) -> Recipe:

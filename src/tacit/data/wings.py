@@ -1,0 +1,82 @@
+"""The kinds of data there are: a folder beside this file for each of ours, an entry point for others'."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from tacit.data.form import Form
+from tacit.data.options import Options
+from tacit.data.source import Source
+from tacit.errors import UsageError
+
+ENTRY_POINTS = "tacit.data"
+
+Where = str | os.PathLike[str]
+
+
+class Wing(Protocol):
+    """What a kind of data offers: a module `wing` in its folder, or an entry point named as its modality.
+
+    FORM: how an encoder sees it. LAST: whether the others are asked first. NAMES: data that are no path.
+    """
+
+    FORM: type[Form]
+    LAST: bool
+    NAMES: tuple[str, ...]
+
+    def holds(self, where: Where, options: Options, words: Mapping[str, Any]) -> bool:
+        """Whether there is data of this kind; nothing is decoded."""
+        ...
+
+    def open(self, where: Where, options: Options, words: Mapping[str, Any]) -> Source:
+        """The data. words: what else was asked for, by the names of `open_source`'s arguments.
+
+        Raises:
+            UsageError: a word that means nothing to them. FileNotFoundError: names what is not there.
+        """
+        ...
+
+    def adjusted(self, source: Source, words: Mapping[str, Any]) -> Source:
+        """The same for a source that is open already."""
+        ...
+
+    def extensions(self) -> tuple[str, ...]:
+        """Of the files of a folder that are read, with the dot."""
+        ...
+
+
+@cache
+def own_wings() -> dict[str, Wing]:
+    """Ours by modality, in the order in which they are asked."""
+    places = sorted(path.parent.name for path in Path(__file__).parent.glob("*/wing.py"))
+    found: dict[str, Any] = {name: import_module(f"tacit.data.{name}.wing") for name in places}
+    return dict(sorted(found.items(), key=lambda item: item[1].LAST))
+
+
+def all_wings() -> dict[str, Wing]:
+    """Others' first, then ours."""
+    others = {entry.name: entry.load() for entry in entry_points(group=ENTRY_POINTS)}
+    return {**others, **own_wings()}
+
+
+def wing_for(where: Where, options: Options, words: Mapping[str, Any]) -> Wing | None:
+    """The first that holds what is there."""
+    return next((wing for wing in all_wings().values() if wing.holds(where, options, words)), None)
+
+
+def wing_of(source: Source) -> Wing:
+    """That of an open source.
+
+    Raises:
+        UsageError: its kind is unknown.
+    """
+    found = all_wings().get(source.spec.modality)
+    if found is None:
+        raise UsageError(f"there is no kind of data '{source.spec.modality}'")
+    return found
