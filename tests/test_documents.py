@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -73,3 +74,45 @@ def test_architecture_names_what_is_there():
     packages = {p.name for p in (ROOT / "src" / "tacit").iterdir() if p.is_dir() and p.name != "__pycache__"}
     for package in packages:
         assert f"`{package}/`" in text, package
+
+
+def packaged(folder: Path, group: str, line: str) -> None:
+    """As if a package with this entry point were installed in the folder."""
+    place = folder / "mine-1.0.dist-info"
+    place.mkdir()
+    (place / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (place / "entry_points.txt").write_text(f"[{group}]\n{line}\n")
+
+
+def test_the_modality_of_the_guide_opens_embeds_and_probes(tmp_path):
+    module, use = blocks("docs/add-your-modality.md", "python")
+    assert len([line for line in module.splitlines() if line.strip()]) <= 80
+    (tmp_path / "curves.py").write_text(module)
+    packaged(tmp_path, "tacit.data", "curve = curves")
+    draw, rows = np.random.default_rng(0), ["file,label"]
+    (tmp_path / "curves").mkdir()
+    for i in range(40):
+        slow = i % 2
+        curve = np.sin(np.arange(100 + i) * (0.1 if slow else 0.7)) + draw.normal(0, 0.1, 100 + i)
+        np.savetxt(tmp_path / "curves" / f"{i}.csv", curve)
+        rows.append(f"{i}.csv,{'slow' if slow else 'fast'}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    out = python(use, tmp_path)
+    assert "modality='curve', shape=(1, 100)" in out
+    assert (tmp_path / "curves.parquet").is_file()
+    learned = next(line for line in out.splitlines() if line.startswith("learned"))
+    assert learned.split()[1] == "100.0"  # kNN tells slow from fast
+
+
+def test_the_target_of_the_guide_is_learned_and_graded(labelled_folder, tmp_path):
+    module, use = blocks("docs/add-your-target.md", "python")
+    (tmp_path / "grades.py").write_text(module)
+    (tmp_path / "graded.py").write_text(use.replace("epochs=2", TINY))
+    packaged(tmp_path, "tacit.tasks", "grade = grades:TASK")
+    (tmp_path / "xrays").symlink_to(labelled_folder)
+    out = python("import runpy; runpy.run_module('graded', run_name='__main__')", tmp_path)
+    watched, graded = map(float, out.split()[-2:])
+    assert -1 <= watched <= 1
+    assert -1 <= graded <= 1
+    card = (tmp_path / "runs" / "graded" / "predictor.json").read_text()
+    assert '"target": "grade"' in card

@@ -67,7 +67,7 @@ def plainly(network, source, positions):
 
 def saved(network, source, folder, held_out):
     predictor = TASK.calibrate(network, source, held_out)
-    predictor.save(folder)
+    predictor.save(folder, "value")
     save_encoder(network.encoder, folder)
     return predictor
 

@@ -6,14 +6,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from tacit.batch import Target
 from tacit.errors import TacitError, UsageError
 from tacit.files import without_nan, write_atomically
 
@@ -48,8 +47,6 @@ class PredictorCard:
 class Predictor:
     """A learned network, as a run folder has it."""
 
-    target: ClassVar[Target]
-
     encoder: nn.Module
     head: nn.Module
     card: Any  # the kind's own `PredictorCard`
@@ -63,11 +60,11 @@ class Predictor:
         """The same on `device`, in eval mode."""
         return type(self)(self.encoder.to(device).eval(), self.head.to(device).eval(), self.card)
 
-    def save(self, folder: Path) -> None:
-        """Write the head and the card; the encoder is the run's."""
+    def save(self, folder: Path, target: str) -> None:
+        """Write the head and the card; the encoder is the run's. target: kind of the labels."""
         state = {k: v.detach().cpu().contiguous() for k, v in self.head.state_dict().items()}
         write_atomically(folder / WEIGHTS, save(state))
-        text = json.dumps({"target": self.target, **without_nan(asdict(self.card))}, indent=2)
+        text = json.dumps({"target": target, **without_nan(asdict(self.card))}, indent=2)
         write_atomically(folder / CARD, text.encode())
 
 

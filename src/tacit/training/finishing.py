@@ -50,7 +50,7 @@ def finish(
     with resumable(run):
         if teaching is not None:
             predictor = teaching.task.calibrate(method.network, teaching.whole, teaching.held_out)
-            predictor.save(run.folder)
+            predictor.save(run.folder, teaching.task.target)
         if teaching is not None or scores:
             summary.save(run.folder)
         write_report(run.folder)

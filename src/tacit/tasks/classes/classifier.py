@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from tacit.batch import Samples, Target
+from tacit.batch import Samples
 from tacit.encoders.card import card_of
 from tacit.tasks.predictor import Predictor, PredictorCard
 
@@ -27,7 +26,6 @@ class ClassCard(PredictorCard):
 class Classifier(Predictor):
     """A learned classifier. head: a linear layer."""
 
-    target: ClassVar[Target] = "class"
     card: ClassCard
 
     def probabilities(self, samples: Samples) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.batch import Target
 from tacit.data.canvas import OVERLAP, Canvas, Predict
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
@@ -29,7 +28,6 @@ class MaskCard(PredictorCard):
 class Segmenter(Predictor):
     """A learned segmenter. head: a convolution with a kernel of one voxel or pixel."""
 
-    target: ClassVar[Target] = "mask"
     card: MaskCard
 
     def predict(self, x: Tensor) -> Tensor:

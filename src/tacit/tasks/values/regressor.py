@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tacit.batch import Samples, Target
+from tacit.batch import Samples
 from tacit.encoders.card import card_of
 from tacit.tasks.predictor import Predictor, PredictorCard
 from tacit.tasks.values.calibration import COVERAGE
@@ -68,7 +67,6 @@ class ValueCard(PredictorCard):
 class Regressor(Predictor):
     """A learned regressor. head: a `ValueHead`."""
 
-    target: ClassVar[Target] = "value"
     card: ValueCard
 
     def values(self, samples: Samples) -> Tensor:
