@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 LARGEST_AUTOMATIC = 256  # pixels, by default
+LARGEST_VIEW = 224  # pixels, where neither the user nor the encoder asks for a size
+
+
+def store_limit(size: int) -> int:
+    """Side of the stored images for an encoder that sees `size` pixels: 8/7 of it, as 256 is to 224."""
+    return round(size * 8 / 7)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from tacit.data.form import form_class
-from tacit.data.image.form import store_limit
+from tacit.data.options import store_limit
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.saved import load_card

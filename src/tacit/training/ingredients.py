@@ -11,8 +11,8 @@ from timm.optim import list_optimizers
 from torch import nn
 
 from tacit.data.form import form_class
-from tacit.data.image.form import LARGEST_VIEW, store_limit
 from tacit.data.open import kind_of, open_source
+from tacit.data.options import LARGEST_VIEW, store_limit
 from tacit.data.source import Source
 from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.saved import load_card
@@ -89,9 +89,10 @@ def open_images(options: Options, learns: type[Method], beside: Source) -> Sourc
         cache=reading.cache,
         progress=not options.care.quiet,
     )
-    if images.spec.modality != "image":
+    if images.spec.modality != learns.beside:
         raise UsageError(
-            f"--images names {images.spec.modality}s: name images, or their --data volumes alone"
+            f"--images names {images.spec.modality}s: name {learns.beside}s, or leave it out and learn from "
+            "--data alone"
         )
     return images
 

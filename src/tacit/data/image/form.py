@@ -15,16 +15,10 @@ from tacit.data.form import Form
 from tacit.data.image.canvas import PictureCanvas
 from tacit.data.image.mask_store import nearest
 from tacit.data.image.statistics import channel_statistics
+from tacit.data.options import LARGEST_VIEW, store_limit
 from tacit.data.source import UNLABELLED, Sample, Source, Spec, rooted
 from tacit.errors import UsageError
 from tacit.views.image import centre_view, whole_view
-
-LARGEST_VIEW = 224  # pixels, where neither the user nor the encoder asks for a size
-
-
-def store_limit(size: int) -> int:
-    """Side of the stored images for an encoder that sees `size` pixels: 8/7 of it, as 256 is to 224."""
-    return round(size * 8 / 7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
