@@ -72,7 +72,7 @@ class Sitting:
     def save(self, table: list[dict[str, str]], **runs: Pairs) -> None:
         """Print the table and write the result file with every run."""
         print(as_table(table))
-        kept = {key: [{**public(cell), **result} for cell, result in pairs] for key, pairs in runs.items()}
+        kept = {key: [{**result, **public(cell)} for cell, result in pairs] for key, pairs in runs.items()}
         save(self.asked.name, {**self.machine, "complete": self.complete, **kept}, table)
 
 
