@@ -2,14 +2,17 @@ import copy
 import json
 import pickle
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from pictures import png_header, smooth, turned
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 
 from tacit.data.image import mask_store
+from tacit.data.image.decoding import orientation_of, upright
 from tacit.data.image.form import ImageForm
 from tacit.data.image.mask_files import Seen, class_values, read_mask
 from tacit.data.image.masks import MaskedImages, masked_of
@@ -189,11 +192,13 @@ def test_masks_that_are_left_aside(pair, tmp_path):
 
 
 def test_an_open_source_with_other_labels(pair, tmp_path):
-    (tmp_path / "labels.csv").write_text("file,label\nimages/0.png,a\nimages/4.png,b\n")
+    (tmp_path / "labels.csv").write_text("file,label\nimages/0.png,a\nimages/4.png,b\nimages/5.png,c\n")
     source = open_source(open_source(pair), labels=tmp_path / "labels.csv")
     assert source[0].label == 0
     assert source[0].target is None
     assert source[4].label == 1
+    assert source.understood == ""
+    assert open_source(open_source(pair), labels="none").understood == ""
 
 
 def test_class_folders_called_as_masks_are(tmp_path, capsys):
@@ -334,6 +339,22 @@ def test_a_jpeg_with_blurred_values_and_a_damaged_mask(tmp_path):
         open_source(tmp_path, masks=tmp_path / "masks", on_bad_file="skip")
 
 
+def test_colour_of_sixteen_bits(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").mkdir()
+    rows = b"".join(b"\0" + bytes(240) for _ in range(30))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 16, 2, 0, 0, 0))
+    (tmp_path / "masks" / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    with pytest.raises(BadFile, match="16 bits a channel, of which only 8 are read: save one class number"):
+        open_source(tmp_path)
+
+
 def test_a_mask_upright_beside_a_turned_photo(tmp_path):
     (tmp_path / "images").mkdir()
     upright = turned(tmp_path / "images" / "a.jpg")
@@ -342,11 +363,136 @@ def test_a_mask_upright_beside_a_turned_photo(tmp_path):
     source = open_source(tmp_path, size=16)
     assert source.read_mask(0).tolist() == red.tolist()
     assert source[0].target.tolist() == (source[0].data[0] > 100).long().tolist()
-    save(tmp_path / "masks" / "a.png", np.ascontiguousarray(np.rot90(red)))
+    save(tmp_path / "masks" / "a.png", np.zeros((39, 24), np.uint8))
     with pytest.raises(
-        BadFile, match="40 x 24 px, and the image is 24 x 40 px, upright as its EXIF data say"
+        BadFile, match="24 x 39 px, and the image is 24 x 40 px, upright as its EXIF data say"
     ):
         open_source(tmp_path)
+
+
+def photo(path, stored, orientation, **how):
+    """An image whose red is the mask `stored`, which its EXIF data turn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.repeat(stored[..., None] * np.uint8(200), 3, 2))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif, **how)
+
+
+def check_masks_lie_on_images(source):
+    """In the stored squares and in the original size."""
+    for i in range(len(source)):
+        found, sample = source.read_mask(i), source[i]
+        assert sample.target.tolist() == (sample.data[0] > 100).long().tolist(), source.names[i]
+        assert found.shape == tuple(sample.extra["true_size"].int().tolist())
+        assert found.sum() == 24, source.names[i]
+        assert (mask_store.nearest(found, *sample.target.shape) == sample.target.numpy()).all()
+
+
+CORNER = np.zeros((12, 24), np.uint8)
+CORNER[:4, :6] = 1
+SQUARE = CORNER[:, :12].copy()
+IMAGES = [(SQUARE, 6), (SQUARE, 3), (CORNER, 2), (CORNER, 8), (CORNER, 1)]  # and their orientations
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turned_as_pillow_does(tmp_path, orientation):
+    photo(tmp_path / "a.png", CORNER, orientation)
+    with Image.open(tmp_path / "a.png") as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))[..., 0] > 100
+    assert upright(CORNER, orientation).tolist() == wanted.astype(int).tolist()
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+@pytest.mark.parametrize("own", range(1, 9))
+def test_a_mask_turned_by_its_own_exif_data(tmp_path, own, ending):
+    for k, (stored, orientation) in enumerate(IMAGES):
+        photo(tmp_path / "images" / f"{k}.png", stored, orientation)
+        mask = upright(upright(stored, orientation), {6: 8, 8: 6}.get(own, own))
+        exact = {"lossless": True} if ending == "webp" else {}
+        photo(tmp_path / "masks" / f"{k}.{ending}", mask, own, **exact)
+    source = open_source(tmp_path, size=24)
+    assert len(source) == 5
+    check_masks_lie_on_images(source)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("ending", ["png", "npy"])
+def test_sides_tell_whether_a_mask_is_turned(tmp_path, orientation, ending):
+    masks = {"stored": CORNER, "upright": upright(CORNER, orientation)}
+    (tmp_path / "masks").mkdir()
+    for name, mask in masks.items():
+        photo(tmp_path / "images" / f"{name}.png", CORNER, orientation)
+        at = tmp_path / "masks" / f"{name}.{ending}"
+        np.save(at, mask) if ending == "npy" else save(at, mask)
+    source = open_source(tmp_path, size=24)
+    check_masks_lie_on_images(source)
+    again = open_source(tmp_path, size=24)  # from the cache
+    check_masks_lie_on_images(again)
+    check_masks_lie_on_images(pickle.loads(pickle.dumps(again)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "orientation"), [(CORNER, 2), (CORNER, 3), (CORNER, 4), (SQUARE, 3), (SQUARE, 6)]
+)
+@pytest.mark.parametrize("as_seen", [False, True])
+def test_a_mask_that_may_be_turned_or_not_is_refused(tmp_path, stored, orientation, as_seen):
+    photo(tmp_path / "images" / "a.png", stored, orientation)
+    save(tmp_path / "masks" / "a.png", upright(stored, orientation) if as_seen else stored)
+    for name in ("b.png", "c.png"):
+        photo(tmp_path / "images" / name, SQUARE, 1)
+        save(tmp_path / "masks" / name, SQUARE)
+    with pytest.raises(BadFile) as caught:
+        open_source(tmp_path, size=24)
+    assert str(caught.value).startswith(
+        "images/a.png: its mask masks/a.png: the image is turned by its EXIF data "
+        f"(orientation {orientation}) and its mask does not say whether it is: save the picture upright "
+        "(exiftran, ImageOps.exif_transpose) with its mask on top of it"
+    )
+    assert "\n" not in str(caught.value)
+    source = open_source(tmp_path, size=24, on_bad_file="skip")
+    assert list(source.names) == ["images/b.png", "images/c.png"]
+    # what the message asks for mends it, though the mask's file is the same
+    if as_seen:
+        photo(tmp_path / "images" / "a.png", upright(stored, orientation), 1)
+        check_masks_lie_on_images(open_source(tmp_path, size=24))
+
+
+def test_a_lying_mask_of_an_image_without_exif_data(tmp_path):
+    picture(tmp_path / "images" / "a.png")
+    save(tmp_path / "masks" / "a.png", box(40, 30))
+    with pytest.raises(BadFile, match=r"30 x 40 px, and the image is 40 x 30 px \(fix"):
+        open_source(tmp_path)
+
+
+def test_the_orientation_is_known_without_decoding(tmp_path, monkeypatch):
+    image = Image.fromarray(smooth(30, 40))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Software", "none")
+    texts.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="8"/>')
+    image.save(tmp_path / "xmp.png", pnginfo=texts)
+    image.save(tmp_path / "exif.png", exif=exif)
+    whole = (tmp_path / "exif.png").read_bytes()
+    begin = whole.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(whole[begin : begin + 4], "big")
+    (tmp_path / "behind.png").write_bytes(whole[:begin] + whole[end:-12] + whole[begin:end] + whole[-12:])
+    for ending in ("jpg", "tif", "webp"):
+        image.save(tmp_path / f"a.{ending}", exif=exif)
+    np.save(tmp_path / "a.npy", smooth(30, 40))
+    (tmp_path / "cut.png").write_bytes(whole[:begin] + whole[end : end + 50])
+    found = {path.name: orientation_of(path) for path in sorted(tmp_path.iterdir())}
+    turned = dict.fromkeys(["a.jpg", "a.tif", "a.webp", "behind.png", "exif.png"], 6)
+    assert found == {**turned, "xmp.png": 8, "a.npy": 1, "cut.png": 1}
+    exif[0x0112] = 9
+    image.save(tmp_path / "wrong.jpg", exif=exif)
+    assert orientation_of(tmp_path / "wrong.jpg") == 1
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Software", "none")
+    image.save(tmp_path / "plain.png", pnginfo=texts)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert orientation_of(tmp_path / "plain.png") == 1
 
 
 @pytest.mark.parametrize(
@@ -372,22 +518,50 @@ def test_a_mask_upright_beside_a_turned_photo(tmp_path):
         (list(range(256)), "256 different values up to 255 (f255), which come from smooth edges"),
     ],
 )
-def test_what_values_mean(values, meaning):
+def test_what_values_mean(tmp_path, values, meaning):
+    save(tmp_path / "a.png", box())
+    paths = [tmp_path / "a.png"]
     seen = {value: Seen(10, f"f{value}") for value in values}
     if isinstance(meaning, tuple):
-        assert class_values(seen) == meaning
+        assert class_values(seen, paths) == meaning
     else:
         with pytest.raises(UsageError) as caught:
-            class_values(seen)
+            class_values(seen, paths)
         assert meaning in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
-def test_smooth_edges_below_255():
+def test_smooth_edges_below_255(tmp_path):
+    save(tmp_path / "a.png", box())
+    paths = [tmp_path / "a.png"]
     seen = {value: Seen(10, "a") for value in range(0, 201)}
-    assert len(class_values(seen)) == 201
+    assert len(class_values(seen, paths)) == 201
     with pytest.raises(UsageError, match="smooth edges"):
-        class_values({**seen, 0: Seen(9000, "a"), 200: Seen(4000, "a")})
+        class_values({**seen, 0: Seen(9000, "a"), 200: Seen(4000, "a")}, paths)
+
+
+@pytest.mark.parametrize("values", [66, 100, 240])
+def test_grey_pictures_are_no_masks(tmp_path, values):
+    draw = np.random.default_rng(0)
+    for i in range(3):
+        picture(tmp_path / "data" / f"{i}.png")
+        save(tmp_path / "grey" / f"{i}.png", draw.integers(0, values, (30, 40), np.uint8))
+    with pytest.raises(UsageError) as caught:
+        open_source(tmp_path / "data", masks=tmp_path / "grey")
+    assert str(caught.value) == (
+        f"the masks hold {values} different values, as grey pictures do: classes are numbered 0, 1, 2, ...; "
+        "name the folder of the masks"
+    )
+
+
+def test_many_classes_are_real(tmp_path):
+    for i in range(3):
+        picture(tmp_path / "images" / f"{i}.png", 80, 100)
+        save(
+            tmp_path / "masks" / f"{i}.png",
+            np.repeat(np.arange(50 * i, 50 * i + 50, dtype=np.uint8), 160).reshape(80, 100),
+        )
+    assert len(open_source(tmp_path).spec.classes) == 150
 
 
 def test_values_are_refused_in_one_line(tmp_path):

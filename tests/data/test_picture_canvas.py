@@ -128,3 +128,17 @@ def test_a_mask_that_was_changed_since(folder):
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "masks" / "a.png")
     with pytest.raises(BadFile, match=r"a.png: 9 x 9 px, and the image is 96 x 48 px"):
         canvas.mask()
+
+
+def test_a_written_mask_says_that_it_is_upright(tmp_path):
+    (tmp_path / "photos").mkdir()
+    picture, turned = np.zeros((16, 16), np.uint8), Image.Exif()
+    picture[2:6, 2:6] = 200
+    turned[274] = 3
+    Image.fromarray(picture).save(tmp_path / "photos" / "a.png", exif=turned)
+    source = open_source(tmp_path / "photos", progress=False)
+    upright = np.rot90(picture, 2) > 100
+    canvas = ImageForm.make(1, size=16).canvas(source, 0)
+    canvas.write(upright.astype(np.uint8), tmp_path / "masks" / "a.png")
+    again = open_source(tmp_path / "photos", masks=tmp_path / "masks", progress=False)
+    assert np.array_equal(again[0].target.numpy() > 0, again[0].data[0].numpy() > 100)

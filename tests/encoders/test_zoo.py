@@ -147,7 +147,8 @@ def test_damaged_runs_say_what_is_damaged(tmp_path):
     (tmp_path / "encoder.safetensors").unlink()
     with pytest.raises(TacitError, match="lost"):
         load_encoder(tmp_path)
-    for text in ('{"form": 3}', '{"form": {"modality": "open"}}', '{"modality": ["x"]}', "[]", "3"):
+    deep = "[" * 200_000
+    for text in ('{"form": 3}', '{"form": {"modality": "open"}}', '{"modality": ["x"]}', "[]", "3", deep):
         (tmp_path / "encoder.json").write_text(text)
         with pytest.raises(TacitError, match=r"encoder\.json is damaged"):
             load_encoder(tmp_path)

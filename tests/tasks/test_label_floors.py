@@ -2,6 +2,8 @@
 
 import copy
 import warnings
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import nn
+from torch.nn import functional as F
 
 from balls import save
 from tacit.data.open import open_source
@@ -23,7 +26,7 @@ from tacit.rng import Rng, seeded
 from tacit.tasks.classes import floors as floors_module
 from tacit.tasks.classes.floors import FREQUENT, PIXELS, START, Floor, balanced_accuracy, class_floors
 from tacit.tasks.masks import floors as mask_floors_module
-from tacit.tasks.masks.floors import BACKGROUND, MEAN, mask_floors, mean_mask
+from tacit.tasks.masks.floors import BACKGROUND, MEAN, grid_of, mask_floors, most_voted, vote
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -181,6 +184,17 @@ def test_balanced_accuracy_by_hand():
         assert balanced_accuracy(np.array([0, 0, 2, 2]), np.array([0, 1, 2, 5])) == 0.5
 
 
+def mean_mask(masks, shape, classes):
+    return most_voted(votes_of(masks, grid_of([mask.shape for mask in masks]), classes), shape)
+
+
+def votes_of(masks, grid, classes):
+    votes = torch.zeros(classes, *grid)
+    for mask in masks:
+        vote(votes, mask)
+    return votes
+
+
 def test_the_mean_of_one_mask_is_the_mask():
     torch.manual_seed(0)
     mask = torch.randint(0, 3, (5, 6, 4))
@@ -210,6 +224,64 @@ def test_masks_are_stretched_to_the_shape():
     other = torch.zeros(2, 3, 4, dtype=torch.int64)
     other[1:] = 1
     assert torch.equal(mean_mask([half, other, other], (8, 3, 5), 2), found)
+
+
+def stretched_alone(masks, shape, classes):
+    """Each mask stretched to the shape in all its places, and counted there."""
+    total = torch.zeros(classes, *shape)
+    for mask in masks:
+        one_hot = F.one_hot(mask, classes).movedim(-1, 0).float()[None]
+        mode = ("linear", "bilinear", "trilinear")[len(shape) - 1]
+        total += F.interpolate(one_hot, size=shape, mode=mode, align_corners=False)[0]
+    return total.argmax(0)
+
+
+@pytest.mark.parametrize("space", [(50,), (20, 30), (6, 8, 9)])
+def test_small_masks_of_one_shape_lose_nothing(space):
+    torch.manual_seed(1)
+    masks = [torch.randint(0, 3, space) for _ in range(5)]
+    for shape in (space, tuple(2 * n + 1 for n in space), tuple(n - 3 for n in space)):
+        same = mean_mask(masks, shape, 3) == stretched_alone(masks, shape, 3)
+        # rounding decides where classes have equally many votes: the sums are made in another order
+        assert same.float().mean() > (0.98 if shape != space else 0.9999)
+
+
+def test_large_masks_are_averaged_on_a_grid():
+    mask = torch.zeros(300, 40, dtype=torch.int64)
+    mask[150:, :10] = 2
+    assert grid_of([mask.shape, (90, 500)]) == (128, 128)
+    assert grid_of([(20, 30), (25, 10)]) == (25, 30)
+    votes = votes_of([mask, mask], (128, 40), 4)
+    assert votes.shape == (4, 128, 40)
+    assert votes.sum(0).numpy() == pytest.approx(2)
+    assert votes[2, :64].max() == 0
+    assert votes[2, 64:, :10].min() == 2
+    assert votes[1].max() == votes[3].max() == 0
+    assert torch.equal(mean_mask([mask], mask.shape, 4), mask)  # its edge lies between two places
+    lines = torch.zeros(256, 256, dtype=torch.int64)
+    lines[::4] = 1  # every other row of the grid is half of each
+    assert votes_of([lines], (128, 128), 2)[1, ::2].unique().tolist() == [0.5]
+    assert votes_of([lines], (128, 128), 2)[1, 1::2].unique().tolist() == [0]
+
+
+def test_one_mask_is_held_at_a_time(monkeypatch):
+    made, alive = [], []
+
+    class Picture:
+        shape = (400, 500)
+
+        def mask(self):
+            mask = np.zeros(self.shape, np.int64)
+            mask[100:300, 100:300] = 9
+            made.append(weakref.ref(mask))
+            alive.append(sum(each() is not None for each in made))
+            return mask
+
+    monkeypatch.setattr(mask_floors_module, "canvas_of", lambda *_: Picture())
+    source = SimpleNamespace(spec=SimpleNamespace(classes=tuple("0123456789")))
+    found = mask_floors(source, np.arange(30), np.array([30]), VIEWER)
+    assert found[MEAN] > 0.98
+    assert alive == [1] * 31
 
 
 def bar(begin, end, value=1):

@@ -156,3 +156,27 @@ def test_a_curve_of_masks_is_graded_by_dice_and_goes_on(discs, tmp_path, monkeyp
 def test_a_curve_of_masks_and_classes_at_once_is_refused(discs, tmp_path):
     with pytest.raises(UsageError, match="a curve compares methods for one kind of labels"):
         tacit.curve(discs, methods="cps,fixmatch", out=tmp_path / "c")
+
+
+def test_very_small_pictures_are_learned_from(tmp_path):
+    # 16 pixels become one at the bottleneck: a batch of one picture has no statistics there
+    draw = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "small" / part).mkdir(parents=True)
+    for i in range(8):
+        picture, mask = disc(draw, 32, 32)
+        Image.fromarray(picture[8:24, 8:24]).save(tmp_path / "small" / "images" / f"{i}.png")
+        Image.fromarray(mask[8:24, 8:24]).save(tmp_path / "small" / "masks" / f"{i}.png")
+    settings = {**TINY, "size": None}
+    run = tacit.fit("supervised-segmentation", tmp_path / "small", out=tmp_path / "run", **settings)
+    assert run.finished
+
+
+def test_masks_beside_pictures_are_no_classes(discs, labelled_folder, tmp_path):
+    classes = {**TINY, "encoder": "tacit/convnet?width=4", "size": 24, "channels": 1}
+    run = tacit.fit("supervised", labelled_folder, out=tmp_path / "run", labels_per_class=4, **classes)
+    found = tacit.predict(run.folder, discs, tmp_path / "p.csv", device="cpu")
+    assert found.grades is None
+    tacit.embed(run, discs, tmp_path / "e.csv", device="cpu")
+    with (tmp_path / "e.csv").open() as file:
+        assert {row["label"] for row in csv.DictReader(file)} == {""}

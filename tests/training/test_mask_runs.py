@@ -317,3 +317,12 @@ def test_a_curve_of_volumes_is_refused_before_its_first_run(method, balls, tmp_p
     assert main(words) == 2
     assert f"{method} learns from images, and the data are volumes" in capsys.readouterr().err
     assert not (tmp_path / "curve").exists()
+
+
+def test_words_about_slices_are_spelled_in_one_way_and_the_run_resumes(balls, tmp_path):
+    settings = {"encoder": "tacit/convnet?width=4", "size": 16, "epochs": 1, "batch_size": 8}
+    where, common = f"slices:{balls / 'images'}", {**settings, "out": tmp_path / "run", "quiet": True}
+    run = tacit.fit("simclr", where, spacing=(2.0, 2, 2), window="0, 1", device="cpu", **common)
+    assert run.settings()["spacing"] == "2,2,2"
+    assert run.settings()["window"] == "0.0,1.0"
+    assert main(["fit", "--resume", "--out", str(run.folder), "--quiet"]) == 0

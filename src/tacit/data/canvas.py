@@ -24,6 +24,7 @@ class Canvas(ABC):
     of a class, and how much of it a voxel or pixel is. origin: the file of the sample itself, if it has one.
     """
 
+    whole: bool = False  # whether one input of the network shows all of it, whatever its size
     ending: str
     unit: str
     name: str

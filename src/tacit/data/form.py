@@ -16,7 +16,7 @@ from torch import Tensor
 from tacit.batch import Modality, Samples
 from tacit.data.canvas import Canvas
 from tacit.data.source import Sample, Source, Spec
-from tacit.errors import UsageError
+from tacit.errors import TacitError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +182,16 @@ def form_class(modality: str) -> type[Form]:
         UsageError: a kind that is not built.
     """
     # a card of a stranger can name anything, and no other module may be looked for
+    if modality in get_args(Modality) and find_spec(f"tacit.data.{modality}") is not None:
+        found: type[Form] = import_module(f"tacit.data.{modality}.form").FORM
+        return found
     others = {entry.name: entry for entry in entry_points(group="tacit.data")}
-    if modality in others:
-        foreign: type[Form] = others[modality].load().FORM
-        return foreign
-    if modality not in get_args(Modality) or find_spec(f"tacit.data.{modality}") is None:
+    if modality not in others:
         raise UsageError(f"there is no kind of data '{modality}'")
-    found: type[Form] = import_module(f"tacit.data.{modality}.form").FORM
-    return found
+    try:
+        foreign: type[Form] = others[modality].load().FORM
+    except Exception as error:  # of whatever a package does when it is imported
+        raise TacitError(
+            f"the kind of data '{modality}' ({others[modality].value}) cannot be loaded: {error}"
+        ) from None
+    return foreign

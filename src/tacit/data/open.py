@@ -15,7 +15,7 @@ from tacit.data.labels import read_groups, read_labels
 from tacit.data.options import LARGEST_AUTOMATIC, Options
 from tacit.data.source import UNLABELLED, Source
 from tacit.data.values import read_values
-from tacit.data.wings import Where, all_wings, own_wings, wing_for, wing_of
+from tacit.data.wings import Where, Wing, all_wings, own_wings, wing_for, wing_of
 from tacit.errors import UsageError, did_you_mean, unknown
 
 
@@ -108,11 +108,28 @@ def open_source(
 
 
 def kind_of(where: Where | Source) -> str | None:
-    """The kind of what is there, without reading it; None where nothing is found."""
+    """The kind of what is there, without reading it; None where nothing is found.
+
+    Raises:
+        UsageError: it may not be looked at.
+    """
     if isinstance(where, Source):
         return where.spec.modality
-    found = wing_for(where, Options(), {})
-    return None if found is None else found.FORM.modality
+    found = _wing(where, Options(), {})
+    return None if found is None else found.kind(where)
+
+
+def spelled(where: Where | Source, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The words by which the data are seen, in one spelling, for run.yaml; see `Form.spelled`."""
+    found = wing_of(where) if isinstance(where, Source) else _wing(where, Options(), {})
+    return dict(asked) if found is None else found.FORM.spelled(asked)
+
+
+def _wing(where: Where, options: Options, words: Mapping[str, Any]) -> Wing | None:
+    try:
+        return wing_for(where, options, words)
+    except PermissionError:
+        raise UsageError(f"{where}: permission denied") from None
 
 
 def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
@@ -120,7 +137,7 @@ def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
         raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
     path = Path(where).expanduser()
     try:
-        wing = wing_for(where, options, words)
+        wing = _wing(where, options, words)
         if wing is not None:
             return wing.open(where, options, words)
         if not path.exists():

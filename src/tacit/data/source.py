@@ -139,7 +139,7 @@ class Source:
         raise NotImplementedError
 
     def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
-        """The samples at these positions as one unlabelled batch. Sources with a fast path override it."""
+        """The samples at these positions as one batch; a fast path that overrides it gives no targets."""
         return collate([self[int(i)] for i in index])
 
     @property
@@ -195,7 +195,11 @@ class Subset(Source):
         self.table = {name: column[index] for name, column in parent.table.items()}
 
     def __getitem__(self, i: int) -> Sample:
-        return self.parent[int(self.index[i])]
+        sample = self.parent[int(self.index[i])]
+        sample.label = int(self.labels[i])  # which can have been hidden, or replaced
+        if sample.label == UNLABELLED or self.spec.target != self.parent.spec.target:
+            sample.target = None
+        return sample
 
     def batch(self, index: Sequence[int] | np.ndarray | Tensor) -> Samples:
         """The parent's batch at the chosen positions."""

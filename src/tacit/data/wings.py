@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -29,6 +30,10 @@ class Wing(Protocol):
     FORM: type[Form]
     LAST: bool
     NAMES: tuple[str, ...]
+
+    def kind(self, where: Where) -> str:
+        """The modality of what would be opened."""
+        ...
 
     def holds(self, where: Where, options: Options, words: Mapping[str, Any]) -> bool:
         """Whether there is data of this kind; nothing is decoded."""
@@ -59,9 +64,18 @@ def own_wings() -> dict[str, Wing]:
     return dict(sorted(found.items(), key=lambda item: item[1].LAST))
 
 
+@cache
 def all_wings() -> dict[str, Wing]:
-    """Others' first, then ours."""
-    others = {entry.name: entry.load() for entry in entry_points(group=ENTRY_POINTS)}
+    """Others' first, then ours, which none can replace; one that cannot be loaded is named and left out."""
+    others: dict[str, Wing] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name in own_wings():
+            continue
+        try:
+            others[entry.name] = entry.load()
+        except Exception as error:  # of whatever a package does when it is imported
+            print(f"note: the kind of data '{entry.name}' ({entry.value}) cannot be loaded: {error}",
+                  file=sys.stderr)  # fmt: skip
     return {**others, **own_wings()}
 
 

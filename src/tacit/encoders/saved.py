@@ -47,3 +47,5 @@ def load_card(folder: Path) -> EncoderCard:
         return EncoderCard.from_json(json.loads((folder / CARD).read_text()))
     except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise TacitError(f"{folder / CARD} is damaged: {error}") from None
+    except (RecursionError, OverflowError) as error:
+        raise TacitError(f"{folder / CARD} is damaged: {str(error).splitlines()[0]}") from None

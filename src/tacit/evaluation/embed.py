@@ -68,6 +68,8 @@ def embed(
 
 
 def _label_names(source: Source, rows: slice) -> list[str | None]:
+    if source.spec.target != "class":  # a mask has no name
+        return [None] * len(source.labels[rows])
     classes: Sequence[str] = source.spec.classes
     return [
         None if label == UNLABELLED else classes[label] if classes else str(label)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from reprlib import repr as shortly
+from typing import Any, Self, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +22,20 @@ from tacit.files import without_nan, write_atomically
 WEIGHTS, CARD = "predictor.safetensors", "predictor.json"
 _BEFORE = {"classifier": "class", "segmenter": "mask"}
 """Names of the files in older runs, and the target that they stand for."""
+DAMAGE = (
+    UsageError,  # of an encoder without what the head needs
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,  # of numbers that no float holds
+    RuntimeError,  # of torch, and of JSON that is nested too deeply
+    SafetensorError,
+)
+"""What reading files that anybody can have written raises."""
+
+Head = TypeVar("Head", bound=nn.Module)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,14 +50,28 @@ class PredictorCard:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `asdict`, with tuples for lists; unknown keys, of a later version, are ignored."""
+        """The inverse of `asdict`, with tuples for lists; unknown keys, of a later version, are ignored.
+
+        Raises:
+            ValueError, TypeError: as `check`, or a key is missing.
+        """
         own = {f.name for f in fields(cls)}
         known: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in data.items()
             if name in own
         }
-        return cls(**known)
+        card = cls(**known)
+        card.check()
+        return card
+
+    def check(self) -> None:
+        """Refuse what cannot be; a kind of target checks what it adds.
+
+        Raises:
+            ValueError: says what it is, and what it must be.
+        """
+        check_number("held_out", self.held_out, is_count, "a whole number of at least 0")
 
 
 @dataclass(slots=True)
@@ -80,16 +111,81 @@ def read_predictor(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]
         return None
     try:
         card = json.loads((folder / f"{found}.json").read_text())
-        state = load((folder / f"{found}.safetensors").read_bytes())
-        return str(known[found] or card["target"]), card, state
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if not isinstance(card, dict):
+            raise ValueError(f"{found}.json holds {shortly(card)}, and must hold names and values")
+        target = known[found] or card.get("target")
+        if not isinstance(target, str):
+            raise ValueError(f"its target is {shortly(target)}, and must be a word")
+        return target, card, load((folder / f"{found}.safetensors").read_bytes())
+    except DAMAGE as error:
         raise damaged(folder, error) from None
+
+
+def load_head(build: Callable[[], Head], state: Mapping[str, Tensor]) -> Head:
+    """The head that `build` makes for a card and an encoder, with the weights that were saved.
+
+    Raises:
+        ValueError: other weights than it has, of other shapes, or not finite.
+    """
+    with torch.device("meta"):  # numbers in a card cost no memory before they are seen to fit
+        head = build()
+    own = head.state_dict()
+    if own.keys() != state.keys():
+        raise ValueError(f"its weights are {shortly(sorted(state))}, and must be {sorted(own)}")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            found, wanted = shortly(list(state[name].shape)), list(tensor.shape)
+            raise ValueError(f"its {name} is {found}, and its card and its encoder want {wanted}")
+    head.to_empty(device="cpu").load_state_dict(state)
+    for name, tensor in head.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"its {name} has values that are not finite")
+    return head
+
+
+def check_classes(classes: object) -> None:
+    """Refuse what is no list of classes.
+
+    Raises:
+        ValueError: no list, an empty one, or names that are empty, no text, or there twice.
+    """
+    names = classes if isinstance(classes, tuple) else ()
+    named = all(isinstance(name, str) and name for name in names)
+    if not (named and 0 < len(names) == len(set(names))):
+        raise ValueError(
+            f"its classes are {shortly(classes)}, and must be names, at least one, none of them empty or "
+            "there twice"
+        )
+
+
+def check_number(name: str, value: object, fits: Callable[[float], bool], must: str) -> None:
+    """Refuse what is no finite number, or one that does not fit. must: what it must be, in words.
+
+    Raises:
+        ValueError: says so.
+    """
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    number = cast(float, value) if plain else math.nan
+    # a whole number of any length compares with a float, and need not become one
+    if not (abs(number) <= sys.float_info.max and fits(number)):
+        raise ValueError(f"its {name} is {shortly(value)}, and must be {must}")
+
+
+def is_count(value: float) -> bool:
+    """Whether it is a whole number of at least 0."""
+    return isinstance(value, int) and value >= 0
 
 
 def damaged(folder: Path, error: Exception) -> TacitError:
     """One line for a predictor that cannot be read."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return TacitError(f"the predictor in {folder} is damaged: {reason}")
+    return TacitError(f"the predictor in {folder} is damaged: {first_line(error)}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, KeyError):
+        return f"there is no {error}"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nothing_learned(folder: Path) -> UsageError:

@@ -178,12 +178,13 @@ class StepData(Dataset[Batch]):
         draws: numbers that stand for the samples in `rng`; by default their positions in the source.
         """
         if self.cut is None:
-            return self.source.batch(positions)
+            found = self.source.batch(positions)
+            return found if labelled else replace(found, target=None)
         cut = []
         for k, i in enumerate(positions.tolist()):
             sample = self.source[i]
             if not labelled:
-                sample.label = UNLABELLED
+                sample.label, sample.target = UNLABELLED, None
             number = sample.index if draws is None else int(draws[k])
             cut.append(self.cut(sample, rng(number).numpy()))
         return collate(cut)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tacit.data.form import form_class
+from tacit.data.open import spelled
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.errors import TacitError
@@ -141,7 +142,7 @@ def _job(options: Options) -> Job:
     kind = kind_for(learns, options.reading.data)
     form, start, reading = form_class(kind), options.start, options.reading
     named = start.encoder or (learns.encoder_for(kind) if start.preset is None else form.light)
-    done = options.changed(encoder=named, **form.spelled(options.seeing.words()))
+    done = options.changed(encoder=named, **spelled(reading.data, options.seeing.words()))
     refuse_label_options(done, learns)
     check_pretraining(done, kind)
     check_views(options.method, options.viewing, learns)

@@ -126,7 +126,17 @@ def test_class_names(tmp_path, text, wanted):
     assert lay_out(tmp_path).classes == wanted
 
 
-@pytest.mark.parametrize("text", ["{", '{"labels": {"a": "b"}}', '{"labels": 3}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"labels": {"a": "b"}}',
+        '{"labels": 3}',
+        "[]",
+        '{"labels": {"0": "a", "1": "a"}}',
+        '{"labels": {"0": ""}}',
+    ],
+)
 def test_class_names_that_cannot_be_read(tmp_path, text):
     write(tmp_path, "a.nii").joinpath("dataset.json").write_text(text)
     with pytest.raises(UsageError, match=r"dataset\.json: its labels cannot be read") as caught:

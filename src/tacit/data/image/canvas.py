@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class PictureCanvas(Canvas):
     """A picture of its own height and width, seen whole, as a square; masks are written as palette PNGs."""
 
+    whole = True
     ending = ".png"
     unit = "px"
 
@@ -78,8 +79,10 @@ class PictureCanvas(Canvas):
             raise UsageError(f"the mask of {self.name} has shape {mask.shape}, the picture {self.shape}")
         image = Image.fromarray(mask.astype(np.uint8))
         image.putpalette(_palette())
+        upright = Image.Exif()
+        upright[ExifTags.Base.Orientation] = 1  # of a picture that its own EXIF data turn, too
         with replacing(path) as file:
-            image.save(file, "PNG")
+            image.save(file, "PNG", exif=upright)
 
 
 def _palette() -> list[int]:

@@ -16,8 +16,10 @@ The rules, each our choice:
 from __future__ import annotations
 
 import logging
+import struct
 from hashlib import blake2b
 from io import BytesIO
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -33,7 +35,9 @@ FULL_WHITE = 65_535
 _MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*", b"MM\0*", b"RIFF", b"\x93NUMPY")
 _GREY = {"1", "L", "LA", "La"}
 _READ = _GREY | {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr"}
-_TURNED = range(5, 9)  # EXIF orientations that swap height and width
+TURNED = range(5, 9)  # EXIF orientations that swap height and width
+_TEXT = (b"tEXt", b"zTXt", b"iTXt")  # chunks of PNG, and those texts in them that can hold an orientation
+_ORIENTING = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as Pillow's convert("L")
 
 # Pillow logs what it then raises; without a handler Python would print it to the terminal.
@@ -194,7 +198,7 @@ def _header(name: str, image: Image.Image) -> Header:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise BadFile(name, f"{frames} frames: save the one that is meant as a file of its own")
-    if _orientation(image) in _TURNED:
+    if orientation_tag(image) in TURNED:
         height, width = width, height
     return Header(height, width, 1 if deep or image.mode in _GREY else 3, deep)
 
@@ -206,11 +210,51 @@ def _check_sides(name: str, height: int, width: int) -> None:
         raise BadFile(name, f"{width} x {height} px: longer than {LONGEST_SIDE} px on a side")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_tag(image: Image.Image) -> int | None:
+    """The EXIF orientation, 1 to 8; None where the image says none, or is a TIFF that Pillow has decoded."""
     try:
-        return int(image.getexif().get(0x0112, 1))
+        found = int(image.getexif()[0x0112])
     except Exception:  # pixels can be good where the EXIF data are not
+        return None
+    return found if 1 <= found <= 8 else None
+
+
+def orientation_of(path: Path) -> int:
+    """The EXIF orientation that the image in this file is turned by, from its header; 1 where it says none.
+
+    Raises:
+        BadFile: the file is no image.
+    """
+    if path.suffix.lower() == ".npy":
         return 1
+    with damage_named(path.name), open(path, "rb") as file, open_image(path.name, file) as image:
+        if image.format == "PNG" and not _may_say_orientation(file):
+            return 1  # else Pillow would decode it, because the tag may lie behind the pixels
+        return orientation_tag(image) or 1
+
+
+def _may_say_orientation(png: IO[bytes]) -> bool:
+    """Whether a PNG has a chunk that an orientation can be in; its position is as before."""
+    before, at = png.tell(), 8
+    try:
+        while True:
+            png.seek(at)
+            if len(head := png.read(8)) < 8:
+                return False
+            size, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf" or (kind in _TEXT and png.read(22).startswith(_ORIENTING)):
+                return True
+            at += size + 12
+    finally:
+        png.seek(before)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W) pixels as they are stored, turned as this EXIF orientation says."""
+    if orientation in TURNED:
+        pixels = pixels.T
+    rows, columns = (-1 if orientation in flipped else 1 for flipped in ((3, 4, 7, 8), (2, 3, 6, 7)))
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _upright(image: Image.Image) -> Image.Image:

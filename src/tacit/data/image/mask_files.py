@@ -3,6 +3,10 @@
 A mask is one number per pixel: 1-bit, 8-bit or 16-bit grey with values up to 255, grey that was saved as
 RGB, or a palette, whose indices are the classes, whatever their colours. Files without a single right
 reading are refused: colours, JPEG (which blurs values) unless two values are left, several pages.
+
+A mask lies on its image as it is seen, upright. If it has an EXIF orientation of its own, it is turned by it,
+as images are. If it has none and its image is turned, it was drawn either on the stored pixels or on the
+upright picture: its sides tell which, and where they cannot (squares, half turns, mirrored) it is refused.
 """
 
 from __future__ import annotations
@@ -15,15 +19,19 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tacit.data.image.decoding import open_image
+from tacit.data.image.decoding import TURNED, open_image, orientation_tag, upright
 from tacit.data.reading import damage_named, read_bytes
 from tacit.errors import BadFile, UsageError
 
 VALUES = 256
 _SAVE = "save one class number per pixel, as grey or palette PNG"
+LOOKED_AT = 16
+"""Masks that are opened to see whether they look like masks."""
 _FEW = 32  # distinct values, or colours, of a mask without smooth edges
+_MANY = 64  # distinct values; pictures taken for masks have more, and few sets of masks do
 _CALM = 0.85  # of neighbouring pixels of a mask are equal, at least
 _MASS = 0.8  # of the pixels have one of two values, where only edges have others
+_LOSSY = ("JPEG", "MPO")
 _UNDERSTOOD = {"1", "L", "P", "I", "LA", "PA", "RGB", "RGBA", "RGBX"}
 
 
@@ -34,13 +42,14 @@ class Seen(NamedTuple):
     first: str
 
 
-def read_mask(path: Path, name: str, size: tuple[int, int] | None = None) -> tuple[np.ndarray, bytes]:
-    """The values of a mask, (H, W) uint8, and the file's bytes.
+def read_mask(path: Path, name: str, size: tuple[int, int], orientation: int) -> tuple[np.ndarray, bytes]:
+    """The values of a mask, (H, W) uint8, upright, and the file's bytes.
 
-    size: the height and width that it must have.
+    size: the height and width that it must have: those of its image, upright. orientation: the EXIF
+    orientation that the image is turned by, 1 to 8.
 
     Raises:
-        BadFile: the file is damaged, no mask, or of another size.
+        BadFile: the file is damaged, no mask, of another size, or may be turned as its image is, or not.
     """
     data = read_bytes(path, name)
     with damage_named(name):
@@ -48,19 +57,45 @@ def read_mask(path: Path, name: str, size: tuple[int, int] | None = None) -> tup
             array = np.load(BytesIO(data), allow_pickle=False)
             if array.ndim != 2 or array.dtype.kind not in "bui":
                 raise BadFile(name, f"{array.dtype} of shape {array.shape}: whole numbers (H, W) are read")
-            _check_size(name, array.shape, size)
-            return _checked(name, array), data
+            turn = _turn(name, array.shape, None, size, orientation)
+            return upright(_checked(name, array), turn), data
         with open_image(name, BytesIO(data)) as image:
-            _check_size(name, (image.height, image.width), size)
-            return _checked(name, _numbers(name, image)), data
+            _check_kind(name, image)
+            tagged = orientation_tag(image) is not None
+            pixels = np.asarray(image)
+            left = orientation_tag(image) or 1  # Pillow has turned a TIFF already
+            turn = _turn(name, pixels.shape[:2], left if tagged else None, size, orientation)
+            lossy = image.format in _LOSSY
+            return upright(_checked(name, _numbers(name, pixels, lossy=lossy)), turn), data
 
 
-def _check_size(name: str, found: Sequence[int], wanted: tuple[int, int] | None) -> None:
-    if wanted is None or tuple(found) == wanted:
-        return
-    turned = ", upright as its EXIF data say" if tuple(found[::-1]) == wanted else ""
-    height, width = wanted
-    raise BadFile(name, f"{found[1]} x {found[0]} px, and the image is {width} x {height} px{turned}")
+def _turn(name: str, found: tuple[int, ...], own: int | None, size: tuple[int, int], orientation: int) -> int:
+    """The EXIF orientation by which a mask whose pixels have these sides lies on its image.
+
+    own: the mask's, if it says one. size, orientation: as for `read_mask`.
+    """
+    if own is not None:
+        _check_size(name, found[::-1] if own in TURNED else found, size, orientation)
+        return own
+    told = orientation in TURNED and size[0] != size[1]
+    if told and found == size[::-1]:
+        return orientation
+    _check_size(name, found, size, orientation)
+    if orientation > 1 and not told:
+        raise BadFile(
+            name,
+            f"the image is turned by its EXIF data (orientation {orientation}) and its mask does not say "
+            "whether it is: save the picture upright (exiftran, ImageOps.exif_transpose) with its mask on "
+            "top of it",
+        )
+    return 1
+
+
+def _check_size(name: str, found: tuple[int, ...], wanted: tuple[int, int], orientation: int) -> None:
+    if found != wanted:
+        height, width = wanted
+        turned = ", upright as its EXIF data say" if orientation in TURNED else ""
+        raise BadFile(name, f"{found[1]} x {found[0]} px, and the image is {width} x {height} px{turned}")
 
 
 def _checked(name: str, values: np.ndarray) -> np.ndarray:
@@ -71,11 +106,10 @@ def _checked(name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def _numbers(name: str, image: Image.Image) -> np.ndarray:
-    """(H, W) whole numbers."""
-    mode, lossy = image.mode, image.format in ("JPEG", "MPO")
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and not lossy:
+def _check_kind(name: str, image: Image.Image) -> None:
+    """Refuse what the header of an image that is not decoded yet tells to be no mask."""
+    mode, frames = image.mode, getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in _LOSSY:
         raise BadFile(name, f"{frames} frames: save the mask as a file of its own")
     if mode == "F":
         raise BadFile(name, f"floating-point pixels: {_SAVE}")
@@ -83,7 +117,10 @@ def _numbers(name: str, image: Image.Image) -> np.ndarray:
         raise BadFile(name, f"colours of the kind {mode}: {_SAVE}")
     if len(image.getbands()) > 1 and "16" in str(getattr(image, "tile", "")):
         raise BadFile(name, f"16 bits a channel, of which only 8 are read: {_SAVE}")
-    pixels = np.asarray(image)
+
+
+def _numbers(name: str, pixels: np.ndarray, *, lossy: bool) -> np.ndarray:
+    """(H, W) whole numbers, of (H, W) or (H, W, 2 to 4) pixels."""
     values = pixels if pixels.ndim == 2 else _one_channel(name, pixels)
     if lossy and (count := len(np.unique(values))) > 2:
         raise BadFile(name, f"JPEG, which has blurred its values to {count} different ones: {_SAVE}")
@@ -131,15 +168,17 @@ def _looks_like_mask(path: Path) -> bool:
         return False
 
 
-def class_values(seen: Mapping[int, Seen]) -> tuple[int, ...]:
+def class_values(seen: Mapping[int, Seen], paths: Sequence[Path]) -> tuple[int, ...]:
     """The value in the files of each class, in order: (0, 1, 2) or, of binary masks, such as (0, 255).
+
+    paths: of some masks, which are looked at if there are very many values.
 
     Two values of which one is 0 are a binary mask if the other is 1, or 32 or more: less could be a class
     among others, and a second folder of the same data would have other numbers. Otherwise values are the
     classes' own numbers, with few of them left out.
 
     Raises:
-        UsageError: values that are no class numbers: grey levels, 255 for void, smooth edges.
+        UsageError: values that are no class numbers: grey levels, 255 for void, smooth edges, pictures.
     """
     values = sorted(seen)
     objects = [value for value in values if value]
@@ -153,6 +192,11 @@ def class_values(seen: Mapping[int, Seen]) -> tuple[int, ...]:
         raise UsageError(
             f"the masks hold {len(values)} different values up to {highest} ({seen[highest].first}), which "
             f"come from smooth edges (JPEG, or resized with smoothing): {_SAVE}, and resize with nearest"
+        )
+    if len(values) > _MANY and not looks_like_masks(paths):
+        raise UsageError(
+            f"the masks hold {len(values)} different values, as grey pictures do: classes are numbered 0, 1, "
+            "2, ...; name the folder of the masks"
         )
     if highest == VALUES - 1 and _are_classes(rest):
         raise UsageError(

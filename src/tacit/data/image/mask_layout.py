@@ -14,7 +14,7 @@ import numpy as np
 
 from tacit.data.image.index import indexed
 from tacit.data.image.listing import EXTENSIONS, Listing
-from tacit.data.image.mask_files import looks_like_masks
+from tacit.data.image.mask_files import LOOKED_AT, looks_like_masks
 from tacit.data.image.originals import evenly
 from tacit.data.options import Options
 from tacit.data.reading import SPLITS
@@ -29,7 +29,6 @@ MASK_FOLDERS = {
 _SUFFIX = re.compile(r"(?<=[^/])[_-](?:mask|seg|labels?)(?:_?\d+)?$", re.IGNORECASE)
 _MAYBE_SUFFIX = (b"_mask", b"-mask", b"_seg", b"-seg", b"_label", b"-label")
 _ANYWHERE = "*"  # instead of a part: the path is a last name alone
-_LOOKED_AT = 16  # masks that are opened to see whether they look like masks
 
 
 class _Key(NamedTuple):
@@ -186,7 +185,7 @@ def _are_masks(
     if 2 * len(owned) < count:
         notes.append(f"{files} are read as images: only {len(owned)} have an image that they fit")
         return False
-    if not looks_like_masks([listing.root / listing.names[row] for row in evenly(owned, _LOOKED_AT)]):
+    if not looks_like_masks([listing.root / listing.names[row] for row in evenly(owned, LOOKED_AT)]):
         notes.append(f"{files} are read as images, because they do not look like masks")
         return False
     return True

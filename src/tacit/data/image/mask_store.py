@@ -15,24 +15,29 @@ import numpy as np
 from filelock import FileLock
 
 from tacit.data.image.build import quiet
+from tacit.data.image.decoding import orientation_of
 from tacit.data.image.mask_files import VALUES, Seen, read_mask
 from tacit.data.options import Options
 from tacit.data.progress import counted
 from tacit.errors import BadFile, TacitError
 from tacit.files import replacing, write_atomically
 
-FORMAT = 1  # raised whenever the same files would give other masks
+FORMAT = 2  # raised whenever the same files would give other masks
 _AT_ONCE = 64  # masks that are decoded before they are written
 
 
 class MaskFile(NamedTuple):
-    """A mask. image_size: height and width that it must have. size, time: of the file, bytes and ns."""
+    """A mask and its image. image_size: the height and width of the image, upright.
+
+    state, image_state: size and time of either file, in bytes and ns.
+    """
 
     name: str
     path: Path
+    image: Path
     image_size: tuple[int, int]
-    size: int
-    time: int
+    state: tuple[int, int]
+    image_state: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,14 @@ class StoredMasks:
     """M masks as one array of the files' values, (M, S, S) uint8, and what is known of the files.
 
     seen: the values that occur. bad: why masks could not be used, by number; they are 0 in the array.
-    digests: (M,) hex, of the files' bytes.
+    digests: (M,) hex, of the files' bytes. orientations: (M,) of the images, as EXIF numbers them.
     """
 
     path: Path
     seen: dict[int, Seen]
     bad: dict[int, str]
     digests: tuple[str, ...]
+    orientations: tuple[int, ...]
 
     def open(self) -> np.ndarray:
         """The array, mapped.
@@ -95,7 +101,8 @@ def _at_centres(inputs: int, outputs: int) -> np.ndarray:
 def _key(files: Sequence[MaskFile], side: int) -> str:
     key = blake2b(f"{FORMAT} {side}".encode(), digest_size=16)
     for file in files:
-        key.update(os.fsencode(file.path) + f"\0{file.image_size} {file.size} {file.time}\0".encode())
+        key.update(os.fsencode(file.path) + b"\0" + os.fsencode(file.image) + b"\0")
+        key.update(f"{file.image_size} {file.state} {file.image_state}\0".encode())
     return key.hexdigest()
 
 
@@ -110,6 +117,7 @@ def _found(path: Path, shape: tuple[int, ...]) -> StoredMasks | None:
             {int(value): Seen(*each) for value, each in notes["seen"].items()},
             {int(row): reason for row, reason in notes["bad"].items()},
             tuple(notes["digests"]),
+            tuple(notes["orientations"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -119,7 +127,7 @@ def _built(path: Path, files: Sequence[MaskFile], side: int, options: Options) -
     path.with_suffix(".json").unlink(missing_ok=True)
     seen: dict[int, Seen] = {}
     bad: dict[int, str] = {}
-    digests = []
+    digests, orientations = [], []
     with quiet(), ThreadPoolExecutor(options.threads, "masks") as pool, replacing(path) as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), side, side)}
         np.lib.format.write_array_header_1_0(out, header)
@@ -127,20 +135,22 @@ def _built(path: Path, files: Sequence[MaskFile], side: int, options: Options) -
         for row, (file, result) in enumerate(zip(files, results, strict=True)):
             out.write(result.pixels.tobytes())
             digests.append(result.digest)
+            orientations.append(result.orientation)
             if result.reason:
                 bad[row] = result.reason
             for value in np.flatnonzero(result.counts).tolist():
                 pixels, first = seen.get(value, (0, file.name))
                 seen[value] = Seen(pixels + int(result.counts[value]), first)
-    notes = {"seen": seen, "bad": bad, "digests": digests}
+    notes = {"seen": seen, "bad": bad, "digests": digests, "orientations": orientations}
     write_atomically(path.with_suffix(".json"), json.dumps(notes))
-    return StoredMasks(path, seen, bad, tuple(digests))
+    return StoredMasks(path, seen, bad, tuple(digests), tuple(orientations))
 
 
 class _Decoded(NamedTuple):
     pixels: np.ndarray
     counts: np.ndarray
     digest: str
+    orientation: int
     reason: str = ""
 
 
@@ -149,11 +159,13 @@ def _decoded(files: Sequence[MaskFile], side: int, pool: ThreadPoolExecutor) -> 
 
     def work(file: MaskFile) -> _Decoded:
         try:
-            values, data = read_mask(file.path, file.name, file.image_size)
+            orientation = orientation_of(file.image)
+            values, data = read_mask(file.path, file.name, file.image_size, orientation)
         except BadFile as bad:
-            return _Decoded(np.zeros((side, side), np.uint8), np.zeros(VALUES, np.int64), "", bad.reason)
+            return _Decoded(np.zeros((side, side), np.uint8), np.zeros(VALUES, np.int64), "", 1, bad.reason)
         counts = np.bincount(values.ravel(), minlength=VALUES)
-        return _Decoded(nearest(values, side, side), counts, blake2b(data, digest_size=16).hexdigest())
+        digest = blake2b(data, digest_size=16).hexdigest()
+        return _Decoded(nearest(values, side, side), counts, digest, orientation)
 
     for begin in range(0, len(files), _AT_ONCE):
         yield from pool.map(work, files[begin : begin + _AT_ONCE])

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from tacit.batch import Samples
-from tacit.data.image.mask_files import VALUES, class_names, class_values, read_mask
+from tacit.data.image.mask_files import LOOKED_AT, VALUES, class_names, class_values, read_mask
 from tacit.data.image.mask_layout import Layout
 from tacit.data.image.mask_store import MaskFile, StoredMasks, store_masks
+from tacit.data.image.originals import evenly
 from tacit.data.image.store import StoredImages
 from tacit.data.names import Chosen, Names
 from tacit.data.options import Options
@@ -46,7 +47,8 @@ class MaskedImages(Source):
         complete = len(kept) == len(images)
         names = images.names if complete else Chosen(images.names, kept)
         known = np.flatnonzero(row >= 0)
-        self.file_values = class_values(stored.seen)
+        some = [Path(paths[k]) for k in evenly(row[known], LOOKED_AT)]
+        self.file_values = class_values(stored.seen, some)
         super().__init__(
             replace(images.spec, classes=class_names(len(self.file_values)), target="mask"),
             names,
@@ -72,7 +74,9 @@ class MaskedImages(Source):
 
     @property
     def understood(self) -> str:
-        """For instance "60 of 664 images have a mask of background (0), 1 (255)"."""
+        """For instance "60 of 664 images have a mask of background (0), 1 (255)"; empty of other labels."""
+        if self.spec.target != "mask":  # they were given others since
+            return ""
         pairs = zip(self.spec.classes, self.file_values, strict=True)
         classes = ", ".join(name if name == str(value) else f"{name} ({value})" for name, value in pairs)
         return f"{int((self._row >= 0).sum())} of {len(self)} images have a mask of {classes}"
@@ -93,7 +97,7 @@ class MaskedImages(Source):
         return replace(self.images.batch(self._kept[positions.numpy()]), index=positions)
 
     def read_mask(self, i: int) -> np.ndarray:
-        """The classes of an image in its own size, (H, W) int64, from the file.
+        """The classes of an image in its own size, upright, (H, W) int64, from the file.
 
         Raises:
             UsageError: there is no mask. BadFile: the file has changed.
@@ -101,9 +105,10 @@ class MaskedImages(Source):
         i = range(len(self))[i]
         if self._row[i] < 0:
             raise UsageError(f"{self.names[i]} has no mask")
-        path = Path(self._paths[int(self._row[i])])
+        row = int(self._row[i])
+        path = Path(self._paths[row])
         height, width = self.images.true_size[self._at(i)].int().tolist()
-        values, _ = read_mask(path, path.name, (height, width))
+        values, _ = read_mask(path, path.name, (height, width), self._stored.orientations[row])
         return self._classes[values].astype(np.int64)
 
     def _at(self, i: int) -> int:
@@ -145,7 +150,8 @@ def with_masks(images: StoredImages, layout: Layout, options: Options) -> Masked
         TacitError: no mask can be used, or the cache cannot be written.
     """
     labelled = [i for i, name in enumerate(images.names) if name in layout.mask_of]
-    files = [_file(images, i, layout) for i in labelled]
+    sizes, times = images.kept(layout.images.sizes), images.kept(layout.images.times)
+    files = [_file(images, i, layout, (int(sizes[i]), int(times[i]))) for i in labelled]
     stored = store_masks(files, images.spec.shape[-1], options)
     skipped = [
         Skipped(images.names[labelled[k]], f"its mask {files[k].name}: {reason}")
@@ -170,8 +176,16 @@ def with_masks(images: StoredImages, layout: Layout, options: Options) -> Masked
     )
 
 
-def _file(images: StoredImages, i: int, layout: Layout) -> MaskFile:
-    at = layout.mask_of[images.names[i]]
-    name, files = layout.files.names[at], layout.files
+def _file(images: StoredImages, i: int, layout: Layout, image_state: tuple[int, int]) -> MaskFile:
+    image = images.names[i]
+    at, files = layout.mask_of[image], layout.files
+    name = files.names[at]
     height, width = images.true_size[i].int().tolist()
-    return MaskFile(name, files.root / name, (height, width), int(files.sizes[at]), int(files.times[at]))
+    return MaskFile(
+        name,
+        files.root / name,
+        layout.images.root / image,
+        (height, width),
+        (int(files.sizes[at]), int(files.times[at])),
+        image_state,
+    )

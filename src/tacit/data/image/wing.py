@@ -22,6 +22,11 @@ NAMES = tuple(PACKAGED)
 _FOREIGN = ("window", "spacing", "patch")
 
 
+def kind(where: Any) -> str:
+    """Images."""
+    return FORM.modality
+
+
 def holds(where: Any, options: Options, words: Mapping[str, Any]) -> bool:
     """Any folder, an .npz archive, hf:NAME, or a packaged set."""
     if isinstance(where, str) and (where.startswith("hf:") or where in PACKAGED):

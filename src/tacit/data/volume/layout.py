@@ -326,7 +326,10 @@ def _read_classes(folder: Path) -> dict[int, str]:
         if any(isinstance(value, list) for value in labels.values()):
             return {}  # regions, which are unions of classes
         pairs = [(value, key) if isinstance(value, int) else (key, value) for key, value in labels.items()]
-        return {int(value): str(name) for value, name in pairs}
+        named = {int(value): str(name) for value, name in pairs}
+        if len(set(named.values())) < len(pairs) or "" in named.values():
+            raise ValueError("names must be there and differ")
+        return named
     except (OSError, ValueError, AttributeError, TypeError) as error:
         cause = str(error).splitlines()[0]
         raise UsageError(f"{path}: its labels cannot be read ({cause}); fix or remove it") from None

@@ -24,6 +24,11 @@ NAMES = ()
 _SLICES = "slices:"
 
 
+def kind(where: Any) -> str:
+    """Volumes; slices are images."""
+    return "image" if isinstance(where, str) and where.startswith(_SLICES) else FORM.modality
+
+
 def holds(where: Any, options: Options, words: Mapping[str, Any]) -> bool:
     """A folder with volumes, an archive of them, or slices:FOLDER."""
     if isinstance(where, str) and where.startswith(_SLICES):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tacit.batch import Samples
 from tacit.encoders.card import card_of
-from tacit.tasks.predictor import Predictor, PredictorCard
+from tacit.tasks.predictor import Predictor, PredictorCard, check_classes, check_number
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +21,12 @@ class ClassCard(PredictorCard):
 
     classes: tuple[str, ...]
     temperature: float = 1.0
+
+    def check(self) -> None:
+        """The classes and the temperature, too."""
+        PredictorCard.check(self)
+        check_classes(self.classes)
+        check_number("temperature", self.temperature, lambda value: value > 0, "a number above 0")
 
 
 class Classifier(Predictor):

@@ -43,6 +43,8 @@ def write_classes(classifier: Classifier, source: Source, asked: Asked) -> Predi
 
 def _truth(source: Source, card: ClassCard) -> np.ndarray:
     """(N,) labels as the classifier numbers them, -1 for unlabelled."""
+    if source.spec.target != "class":  # masks that lie beside the pictures, for instance
+        return np.full(len(source), UNLABELLED, np.int64)
     names = source.spec.classes
     strange = [name for name in names if name not in card.classes]
     if strange:

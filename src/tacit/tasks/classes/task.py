@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tacit.data.budget import HELD_OUT, Budget, draw_budget
 from tacit.data.source import Source
+from tacit.encoders.card import card_of
 from tacit.errors import UsageError
 from tacit.evaluation.features import extract
 from tacit.files import without_nan
@@ -25,7 +26,7 @@ from tacit.tasks.classes.online import HeldOutProbe
 from tacit.tasks.classes.predict import write_classes
 from tacit.tasks.classes.probe import PROBING
 from tacit.tasks.held_out import network_outputs
-from tacit.tasks.predictor import Predictor
+from tacit.tasks.predictor import Predictor, load_head
 from tacit.tasks.probing import Probing
 from tacit.tasks.tables import check_table
 
@@ -134,10 +135,9 @@ class Classes(Task):
 
     def restore(self, encoder: nn.Module, card: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
         """From what was saved."""
-        classes, features = state["weight"].shape
-        head = nn.utils.skip_init(nn.Linear, features, classes)
-        head.load_state_dict(state)
-        return Classifier(encoder, head, ClassCard.from_json(card))
+        known = ClassCard.from_json(card)
+        features = card_of(encoder).num_features
+        return Classifier(encoder, load_head(lambda: nn.Linear(features, len(known.classes)), state), known)
 
     def grade(
         self, predictor: Predictor, source: Source, positions: np.ndarray, device: torch.device | str

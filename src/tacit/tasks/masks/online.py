@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tacit.data.canvas import Predict
 from tacit.data.source import Source
+from tacit.encoders.card import card_of
 from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.batch_statistics import Modes, by_batch, settled, tracking_layers
 from tacit.rng import Rng
@@ -21,6 +22,7 @@ from tacit.tasks.online import OnlineProbe, at_most
 
 _SAMPLES = 4
 _VOXELS = 1000  # that a Dice counts for, as voxels of one sample are not independent
+_TOGETHER = 16  # learned samples that pass as one batch, where each is seen whole
 _PATCHES = 64  # of labelled samples, from which statistics are estimated again
 
 
@@ -51,9 +53,9 @@ class MaskProbe(OnlineProbe):
 
     @property
     def passes(self) -> int:
-        """Windows of all samples that are looked at; of one learned sample in both modes."""
+        """Windows of all samples that are looked at; of learned ones in both modes."""
         encoder = self.method.network.encoder
-        twice = np.repeat(self.learned[:1], 2 if tracking_layers(encoder) else 0)
+        twice = np.repeat(self._compared(), 2 if tracking_layers(encoder) else 0)
         looked = np.concatenate([self.queries, twice]).tolist()
         return sum(canvas_of(encoder, self.source, int(i)).windows() for i in looked)
 
@@ -81,15 +83,46 @@ class MaskProbe(OnlineProbe):
         return mean_of_known(scores)
 
     def modes(self, device: torch.device) -> Modes | None:
-        """Dice of a sample whose mask is learned from, None without BatchNorm."""
-        if not tracking_layers(self.method.network.encoder) or not len(self.learned):
+        """Dice of samples whose masks are learned from, None without BatchNorm.
+
+        Of one sample that is seen in windows, or of some that are seen whole, as one batch.
+        """
+        compared = self._compared()
+        if not tracking_layers(self.method.network.encoder) or not len(compared):
             return None
-        first = self.learned[:1]
-        evaluation = self._dice(predictor_of(self.method.network), first, device)
-        training = self._dice(self._by_batch, first, device)
+        predict = predictor_of(self.method.network)
+        if self._whole:
+            evaluation, training = self._together(predict, device), self._together(self._by_batch, device)
+        else:
+            evaluation = self._dice(predict, compared, device)
+            training = self._dice(self._by_batch, compared, device)
         if np.isnan(evaluation) or np.isnan(training):
             return None
         return Modes(evaluation, training, _VOXELS)
+
+    @property
+    def _whole(self) -> bool:
+        return (
+            len(self.learned) > 0
+            and canvas_of(self.method.network.encoder, self.source, int(self.learned[0])).whole
+        )
+
+    def _compared(self) -> np.ndarray:
+        """Learned samples by which both modes of BatchNorm are compared; a batch of one has no statistics."""
+        if not self._whole:
+            return self.learned[:1]
+        return self.learned[:_TOGETHER] if len(self.learned) > 1 else self.learned[:0]
+
+    def _together(self, predict: Predict, device: torch.device) -> float:
+        """Mean Dice of samples that pass as one batch."""
+        form, rng = card_of(self.method.network.encoder).form, self._rng("modes").numpy()
+        cut = [form.cut(self.source[int(i)], rng, turn=False) for i in self._compared()]
+        found = predict(torch.stack([sample.data for sample in cut]).to(device)).argmax(1).cpu().numpy()
+        true = torch.stack([s.target for s in cut if s.target is not None]).numpy()
+        classes = range(1, len(self.source.spec.classes))
+        return mean_of_known(
+            dice_score(a == c, b == c) for a, b in zip(found, true, strict=True) for c in classes
+        )
 
     def _by_batch(self, x: Tensor) -> Tensor:
         network = self.method.network

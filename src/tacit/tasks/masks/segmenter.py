@@ -15,7 +15,7 @@ from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.modes import keeping_modes
 from tacit.tasks.base import Network
-from tacit.tasks.predictor import Predictor, PredictorCard
+from tacit.tasks.predictor import Predictor, PredictorCard, check_classes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,6 +23,11 @@ class MaskCard(PredictorCard):
     """What is known of a segmenter. classes: names in the order of the masks' values."""
 
     classes: tuple[str, ...]
+
+    def check(self) -> None:
+        """The classes, too."""
+        PredictorCard.check(self)
+        check_classes(self.classes)
 
 
 class Segmenter(Predictor):

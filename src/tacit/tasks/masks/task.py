@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from tacit.data.budget import HELD_OUT, Budget, draw_masks
 from tacit.data.source import Source
+from tacit.encoders.card import card_of
+from tacit.encoders.pyramid import pyramid_of
 from tacit.errors import UsageError
 from tacit.files import without_nan
 from tacit.rng import Rng
@@ -27,9 +29,10 @@ from tacit.tasks.masks.segmenter import (
     predicted_pairs,
     predictor_of,
 )
-from tacit.tasks.predictor import Predictor
+from tacit.tasks.predictor import Predictor, load_head
 
 _CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}  # by the number of axes of their weights
+_AXES = {"image": 4, "volume": 5}  # of the weights, by kind of data; of another kind, as they were saved
 
 
 class Masks(Task):
@@ -119,11 +122,12 @@ class Masks(Task):
 
     def restore(self, encoder: nn.Module, card: Mapping[str, Any], state: Mapping[str, Tensor]) -> Segmenter:
         """From what was saved."""
-        weight = state["weight"]
-        make = _CONVOLUTIONS[weight.ndim]
-        head = nn.utils.skip_init(make, weight.shape[1], weight.shape[0], 1)
-        head.load_state_dict(state)
-        return Segmenter(encoder, head, MaskCard.from_json(card))
+        known = MaskCard.from_json(card)
+        channels = pyramid_of(encoder).pyramid_features[-1]
+        axes = _AXES.get(card_of(encoder).form.modality) or state["weight"].ndim
+        make = _CONVOLUTIONS.get(axes, nn.Conv2d)  # weights of other numbers of axes fit none
+        head = load_head(lambda: make(channels, len(known.classes), 1), state)
+        return Segmenter(encoder, head, known)
 
     def grade(
         self, predictor: Predictor, source: Source, positions: np.ndarray, device: torch.device | str

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
 
 from tacit.batch import Samples
 from tacit.encoders.card import card_of
-from tacit.tasks.predictor import Predictor, PredictorCard
+from tacit.tasks.predictor import Predictor, PredictorCard, check_number, is_count
 from tacit.tasks.values.calibration import COVERAGE
 
 
@@ -59,9 +58,13 @@ class ValueCard(PredictorCard):
     count: int = 0
     reason: str = ""
 
-    def __post_init__(self) -> None:
-        if self.width is not None and not (isfinite(self.width) and self.width >= 0):
-            raise ValueError(f"the interval's half-width is {self.width}")
+    def check(self) -> None:
+        """The interval, too."""
+        PredictorCard.check(self)
+        if self.width is not None:
+            check_number("width", self.width, lambda value: value >= 0, "null or a number of at least 0")
+        check_number("coverage", self.coverage, lambda value: 0 < value < 1, "a number between 0 and 1")
+        check_number("count", self.count, is_count, "a whole number of at least 0")
 
 
 class Regressor(Predictor):

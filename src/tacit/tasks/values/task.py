@@ -17,7 +17,7 @@ from tacit.evaluation.features import extract
 from tacit.rng import Rng
 from tacit.tasks.base import Asked, Labels, Network, Predictions, Task, Taught
 from tacit.tasks.held_out import network_outputs
-from tacit.tasks.predictor import Predictor
+from tacit.tasks.predictor import Predictor, check_number, load_head
 from tacit.tasks.probing import Probing
 from tacit.tasks.tables import check_table
 from tacit.tasks.values.calibration import half_width
@@ -133,11 +133,9 @@ class Values(Task):
 
     def restore(self, encoder: nn.Module, card: Mapping[str, Any], state: Mapping[str, Tensor]) -> Regressor:
         """From what was saved."""
-        features = state["linear.weight"].shape[1]
-        if features != (wanted := card_of(encoder).num_features):
-            raise ValueError(f"its head takes {features} features, the encoder gives {wanted}")
-        head = ValueHead(nn.utils.skip_init(nn.Linear, features, 1))
-        head.load_state_dict(state)
+        features = card_of(encoder).num_features
+        head = load_head(lambda: ValueHead(nn.Linear(features, 1)), state)
+        check_number("scale", head.scale.item(), lambda value: value > 0, "a number above 0")
         return Regressor(encoder, head, ValueCard.from_json(card))
 
     def grade(
