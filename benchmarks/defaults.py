@@ -147,9 +147,10 @@ def rows(found: Pairs, floors_of: Pairs) -> list[dict[str, str]]:
         row["pixels"] = f"{np.mean(floor):.1f}"
         if len(own) > 1:
             row["minus pixels"] = str(mean_interval(np.array(list(own.values())) - np.array(floor)))
-        warned = [bool(result["warned"]) for result in results.values() if "warned" in result]
-        if warned:
-            row["said to be below a floor"] = f"{sum(warned)} of {len(own)}"
+        for said, key in (("said to be below a floor", "warned"), ("said that it cannot tell", "unsure")):
+            words = [bool(result[key]) for result in results.values() if key in result]
+            if words:
+                row[said] = f"{sum(words)} of {len(words)}"
         table.append(row)
     return table
 

@@ -49,6 +49,26 @@ def test_the_last_line_names_two_remedies_of_a_run_below_a_floor():
     ]
 
 
+@pytest.mark.parametrize(
+    ("found", "name"),
+    [
+        (summary(0.79, held_out=64), "pixels"),  # an error of 0.05
+        (summary(0.81, held_out=64), None),
+        (summary(0.81, held_out=16), "pixels"),
+        (summary(0.70), None),  # below is a warning
+        (summary(0.99, held_out=100), None),
+        (summary(0.99, floors={}), None),
+        (Summary("balanced_accuracy", 0, "averaged", floors=FLOORS), None),
+    ],
+)
+def test_few_held_out_samples_cannot_tell_a_run_from_a_floor(found, name):
+    assert found.unsure == name
+    noted = [line for line in found.lines() if line.startswith("note")]
+    assert len(noted) == (name is not None)
+    if name is not None:
+        assert f"{found.held_out} held-out samples are too few to tell this run from 'pixels'" in noted[0]
+
+
 def test_above_all_floors_there_is_no_warning():
     assert [line.split(":")[0] for line in summary(0.9).lines()] == ["held out", "floors"]
 

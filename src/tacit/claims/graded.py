@@ -38,7 +38,7 @@ def graded_run(
 
     Returns:
         What the task's `grade` measures, by name; `labels`, the number that was learned from; `kept`, the
-        network, and `warned`, whether the run said that it is below a floor.
+        network; `warned`, whether the run said that it is below a floor; `unsure`, that it cannot tell.
     """
     task = task_of(str(method_class(method).learns))
     per_epoch = max(1, len(source.splits["train"]) // batch_size)
@@ -59,7 +59,9 @@ def graded_run(
         learned = run.settings()["record"]["labels"]["learned"]
         summary = Summary.load(run.folder)
     found = task.grade(predictor, source, source.splits["test"], "cpu")
-    kept = {"kept": summary.kept, "warned": bool(summary.above)} if summary is not None else {}
+    kept: dict[str, Any] = {}
+    if summary is not None:
+        kept = {"kept": summary.kept, "warned": bool(summary.above), "unsure": bool(summary.unsure)}
     return {**found, "labels": sum(learned.values()), **kept}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ class Summary:
         best = max(known, key=lambda name: self.floors[name], default=None)
         return best if own is not None and best is not None and own < self.floors[best] else None
 
+    @property
+    def unsure(self) -> str | None:
+        """The best floor, if the run lies above it by less than held-out samples can tell.
+
+        That is one standard error of a share over so many samples (our choice; of Dice and R2 it is the order
+        of magnitude).
+        """
+        own = self.candidates.get(self.kept)
+        known = [name for name, value in self.floors.items() if value == value]
+        if own is None or not known or self.above is not None or not self.held_out:
+            return None
+        best = max(known, key=lambda name: self.floors[name])
+        error = sqrt(max(own * (1 - own), 0.05) / self.held_out)
+        return best if own - self.floors[best] < error else None
+
     def lines(self) -> list[str]:
         """The summary, for people; the last line says what a run below a floor can try."""
         name = _name(self.score)
@@ -63,6 +79,11 @@ class Summary:
         if self.floors:
             floors = ", ".join(f"{floor} {_percent(v)}" for floor, v in self.floors.items())
             text.append(f"floors:   with the same labels: {floors}")
+        if self.unsure is not None:
+            text.append(
+                f"note:     {self.held_out} held-out samples are too few to tell this run from "
+                f"'{self.unsure}': hold out more (--held-out), or grade it on a test set"
+            )
         if self.statistics:
             text.append(f"note:     {self.statistics}")
         if self.above is not None:
