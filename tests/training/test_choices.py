@@ -194,3 +194,13 @@ def test_very_few_labelled_images_at_once(few, count):
         assert (said is not None) == (count == 2)
     method.encoder = nn.Identity()
     assert check_batch(method, stream) is None
+
+
+def test_a_preset_with_resume_begins_as_without_it_where_there_is_no_run(labelled_folder, tmp_path):
+    settings = {"preset": "laptop", "epochs": 1, "batch_size": 20, "device": "cpu", "quiet": True}
+    runs = [
+        tacit.fit("dcl", labelled_folder, out=tmp_path / str(resume), resume=resume, **settings)
+        for resume in (False, True)
+    ]
+    first, second = (run.settings()["encoder"] for run in runs)
+    assert first == second == laptop(DCL, 80, 24)["encoder"]

@@ -121,6 +121,8 @@ def kind_of(where: Where | Source) -> str | None:
 
 def spelled(where: Where | Source, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The words by which the data are seen, in one spelling, for run.yaml; see `Form.spelled`."""
+    if not any(value is not None for value in asked.values()):
+        return dict(asked)
     found = wing_of(where) if isinstance(where, Source) else _wing(where, Options(), {})
     return dict(asked) if found is None else found.FORM.spelled(asked)
 

@@ -161,7 +161,8 @@ def _job(options: Options) -> Job:
 
 def _take_preset(job: Job, asked: Options) -> None:
     """What the preset says where nothing was asked for."""
-    kept = job.options.start.encoder if asked.care.resume else asked.start.encoder
+    goes_on = asked.care.resume and job.run.exists  # with the encoder that the run has chosen
+    kept = job.options.start.encoder if goes_on else asked.start.encoder
     looks = job.options.changed(encoder=kept or form_class(job.kind).light, quiet=True)
     whole, side = open_data(looks)
     samples = len(whole.splits.get("train", np.arange(len(whole))))
