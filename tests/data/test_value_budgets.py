@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tacit.data.budget import draw_values, value_split
+from tacit.data.value_budget import draw_values, value_split
 from tacit.errors import UsageError
 from tacit.rng import Rng
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tacit.data.budget import value_split
 from tacit.data.source import Source
+from tacit.data.value_budget import value_split
 from tacit.errors import UsageError
 from tacit.evaluation.ridge import PENALTIES, sweep_ridge
 from tacit.rng import Rng

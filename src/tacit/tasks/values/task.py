@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tacit.data.budget import HELD_OUT, Budget, draw_values
+from tacit.data.budget import HELD_OUT, Budget
 from tacit.data.source import Source
+from tacit.data.value_budget import draw_values
 from tacit.encoders.card import card_of
 from tacit.errors import UsageError
 from tacit.evaluation.features import extract
