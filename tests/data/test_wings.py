@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
+from balls import ball_folder
 from tacit.data import wings
 from tacit.data.form import form_class
 from tacit.data.image.form import ImageForm
-from tacit.data.open import kind_of
+from tacit.data.open import kind_of, open_source
 from tacit.errors import TacitError, UsageError
 
 
@@ -53,6 +54,14 @@ def test_ours_cannot_be_replaced(installed):
     installed(Entry("image", object()))
     assert wings.all_wings()["image"] is wings.own_wings()["image"]
     assert form_class("image") is ImageForm
+
+
+def test_a_packaged_set_goes_before_a_folder_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ball_folder(tmp_path / "digits", count=1, masks=0)
+    assert kind_of("digits") == "image"
+    assert open_source("digits", progress=False).spec.shape == (1, 8, 8)
+    assert kind_of("./digits") == "volume"
 
 
 def test_slices_are_images(tmp_path):

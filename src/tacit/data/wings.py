@@ -80,8 +80,10 @@ def all_wings() -> dict[str, Wing]:
 
 
 def wing_for(where: Where, options: Options, words: Mapping[str, Any]) -> Wing | None:
-    """The first that holds what is there."""
-    return next((wing for wing in all_wings().values() if wing.holds(where, options, words)), None)
+    """The first that has data of this name, which go before a folder of that name, or holds what is there."""
+    wings = all_wings().values()
+    named = next((wing for wing in wings if where in wing.NAMES), None)
+    return named or next((wing for wing in wings if wing.holds(where, options, words)), None)
 
 
 def wing_of(source: Source) -> Wing:
