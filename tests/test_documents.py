@@ -116,3 +116,8 @@ def test_the_target_of_the_guide_is_learned_and_graded(labelled_folder, tmp_path
     assert -1 <= graded <= 1
     card = (tmp_path / "runs" / "graded" / "predictor.json").read_text()
     assert '"target": "grade"' in card
+    names = [f"{path.parent.name}/{path.name}" for path in sorted(labelled_folder.glob("*/*.png"))]
+    rows = [f"{name},{name.split('/')[0]}" for name in names]
+    (tmp_path / "truth.csv").write_text("\n".join(["file,label", *rows]))
+    again = "import tacit; print(tacit.predict('runs/graded', 'xrays', 'g.csv', labels='truth.csv').grades.n)"
+    assert python(again, tmp_path).split() == [str(len(names))]  # its labels are named as classes are

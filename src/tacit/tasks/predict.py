@@ -64,7 +64,7 @@ def predict(
     task = _task(Path(run))
     given: dict[str, Any] = {"masks": masks, "values": values, "column": column, "overlap": overlap}
     _refuse_others(task, {name for name, value in given.items() if value is not None}, run)
-    if labels not in (None, "none") and task.target != "class":
+    if labels not in (None, "none") and "labels" not in task.words:
         raise UsageError(
             f"--labels are of classes, and the run learned {task.plural}: name true {task.plural} with "
             f"--{task.plural}"
