@@ -88,7 +88,7 @@ def test_a_loaded_predictor_gives_the_same_numbers_in_the_unit_of_the_values(net
     np.testing.assert_allclose(found[:, 0].numpy(), expected, rtol=1e-6)
     assert 900 < expected.mean() < 1200
     x = network.encoder.card.form.still(source.batch(np.arange(10)))
-    np.testing.assert_allclose(TASK.logits(network, x).detach().numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(network.head(network.encoder(x)).detach().numpy(), expected, rtol=1e-6)
 
 
 def test_calibration_keeps_the_modes(network, source):

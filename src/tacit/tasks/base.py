@@ -171,10 +171,6 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def logits(self, network: Network, x: Tensor) -> Tensor:
-        """What the network says of inputs as the encoder takes them."""
-
-    @abstractmethod
     def calibrate(self, network: Network, source: Source, held_out: np.ndarray) -> Predictor:
         """The predictor of a finished method, graded and calibrated on held-out labels.
 

@@ -78,7 +78,7 @@ def _loaded(point: EntryPoint) -> Task:
         package = f"the package {point.dist.name}" if point.dist else "a package"
         raise TacitError(
             f"the kind of labels '{point.name}' (entry point {point.value} of {package}) cannot be loaded: "
-            f"{fault}; mend the package or uninstall it"
+            f"{fault}; fix the package or uninstall it"
         )
     found: Task = task
     return found

@@ -115,10 +115,6 @@ class Classes(Task):
         found = class_floors(source, learned, test, encoder, device)
         return {f.name: asdict(grade(source.labels[test], certain[f.predicted])) for f in found}
 
-    def logits(self, network: Network, x: Tensor) -> Tensor:
-        """(B, C, *space) -> (B, K)."""
-        return network.head(network.encoder(x))
-
     def calibrate(self, network: Network, source: Source, held_out: np.ndarray) -> Classifier:
         """Temperature scaling on the held-out labels."""
         linear = cast(

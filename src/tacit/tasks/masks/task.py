@@ -25,7 +25,6 @@ from tacit.tasks.masks.predict import check_folder, write_masks
 from tacit.tasks.masks.segmenter import (
     MaskCard,
     Segmenter,
-    dense_logits,
     predicted_pairs,
     predictor_of,
 )
@@ -104,10 +103,6 @@ class Masks(Task):
         """Nothing but background, and the mean mask."""
         found = mask_floors(source, learned, test, encoder)
         return {name: {self.score: dice} for name, dice in found.items()}
-
-    def logits(self, network: Network, x: Tensor) -> Tensor:
-        """(B, C, *patch) -> (B, classes, *patch)."""
-        return dense_logits(network, x)
 
     def calibrate(self, network: Network, source: Source, held_out: np.ndarray) -> Segmenter:
         """Graded on the held-out samples; probabilities stay as they are."""

@@ -108,10 +108,6 @@ class Values(Task):
         found = predict_floors(source, learned, test, encoder, device)
         return {name: _flat(_graded(source, test, values)) for name, values in found.items()}
 
-    def logits(self, network: Network, x: Tensor) -> Tensor:
-        """(B, C, *space) -> (B,) in the unit of the values."""
-        return network.head(network.encoder(x))
-
     def calibrate(self, network: Network, source: Source, held_out: np.ndarray) -> Regressor:
         """An interval from the held-out values.
 
