@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
+from torch import Tensor
 
 from tacit.errors import UsageError
 from tacit.rng import Rng
@@ -115,6 +116,27 @@ def compare_paired(
     )
     wilcoxon = stats.wilcoxon(difference, alternative=alternative)
     return Paired(interval, float(permutation.pvalue), float(wilcoxon.pvalue))
+
+
+def percentile_interval(scores: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Low and high percentile of resampled scores, (R,), those that are NaN left out; NaN if none is left."""
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def group_numbers(groups: Tensor | np.ndarray, n: int) -> np.ndarray:
+    """(n,) whole numbers from 0 on, equal where `groups`, (n,) of anything, are equal.
+
+    Raises:
+        UsageError: another shape.
+    """
+    groups = groups.detach().cpu().numpy() if isinstance(groups, Tensor) else np.asarray(groups)
+    if groups.shape != (n,):
+        raise UsageError(f"groups must be one per sample, ({n},), not {groups.shape}")
+    return np.unique(groups, return_inverse=True)[1]
 
 
 def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from sklearn.metrics import cohen_kappa_score, mean_absolute_error, recall_score
 from torch import Tensor
 
 from tacit.errors import UsageError
+from tacit.evaluation.statistics import group_numbers, percentile_interval
 from tacit.rng import Rng
 
 BINS = 15  # of the calibration error, as Guo et al. have it
@@ -130,7 +131,7 @@ def bootstrap_grades(
         raise UsageError(f"confidence must lie between 0 and 1, not {confidence}")
     classes, table, strata = probability.shape[1], _table(truth, probability), truth
     if groups is not None:
-        number = _group_numbers(groups, len(truth))
+        number = group_numbers(groups, len(truth))
         table = csr_array((np.ones(len(truth)), (number, np.arange(len(truth))))) @ table
         strata = np.zeros(table.shape[0], np.int64)
     room = max(1, _ROOM // max(table.shape))
@@ -138,7 +139,7 @@ def bootstrap_grades(
     scores = np.concatenate([_scores(counts @ table, classes, ordinal) for counts in draws])
     value = grade(truth, probability, ordinal=ordinal)
     return {
-        field.name: Estimate(getattr(value, field.name), *_interval(scores[:, k], confidence))
+        field.name: Estimate(getattr(value, field.name), *percentile_interval(scores[:, k], confidence))
         for k, field in enumerate(fields(Grades)[:-1])
     }
 
@@ -210,21 +211,6 @@ def _scores(sums: np.ndarray, classes: int, ordinal: bool) -> np.ndarray:
         ],
         axis=1,
     )
-
-
-def _interval(scores: np.ndarray, confidence: float) -> tuple[float, float]:
-    known = scores[~np.isnan(scores)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
-
-
-def _group_numbers(groups: Tensor | np.ndarray, n: int) -> np.ndarray:
-    groups = _array(groups)
-    if groups.shape != (n,):
-        raise UsageError(f"groups must be one per sample, ({n},), not {groups.shape}")
-    return np.unique(groups, return_inverse=True)[1]
 
 
 def _checked(truth: Tensor | np.ndarray, probability: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from tacit.errors import UsageError
+from tacit.evaluation.statistics import group_numbers, percentile_interval
 from tacit.files import without_nan
 from tacit.rng import Rng
 
@@ -97,7 +98,7 @@ def grade_values(
     table = _table(t, p)
     units = len(t)
     if groups is not None:
-        which = _group_numbers(groups, len(t))
+        which = group_numbers(groups, len(t))
         units = int(which.max()) + 1
         table = np.stack([np.bincount(which, column, units) for column in table.T], 1)
     spreads = np.array([np.std(x) if np.ptp(x) > 0 else np.inf for x in (t, p)])
@@ -106,7 +107,7 @@ def grade_values(
     if units > 1:
         draws = _counts(units, resamples, Rng.of(seed)("bootstrap").numpy())
         drawn = np.concatenate([_measures(counts @ table, spreads) for counts in draws], 1)
-        low, high = np.transpose([_interval(scores) for scores in drawn])
+        low, high = np.transpose([percentile_interval(scores) for scores in drawn])
     mae, r2, pearson = (Estimate(*map(float, e)) for e in zip(value, low, high, strict=True))
     rmse = float(np.sqrt(np.square(t - p).mean()))
     return ValueGrades(len(t), None if groups is None else units, mae, r2, pearson, rmse)
@@ -156,21 +157,6 @@ def _measures(sums: np.ndarray, spreads: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.where(both, around * predicted, 1.0))
     pearson = np.where(both, ((tp - t * p / n) / scale).clip(-1, 1), np.nan)
     return np.stack([distance / n, r2, pearson])
-
-
-def _interval(scores: np.ndarray) -> tuple[float, float]:
-    known = scores[~np.isnan(scores)]
-    if not len(known):
-        return float("nan"), float("nan")
-    low, high = np.quantile(known, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _group_numbers(groups: Tensor | np.ndarray, n: int) -> np.ndarray:
-    groups = _array(groups)
-    if groups.shape != (n,):
-        raise UsageError(f"groups must be one per sample, ({n},), not {groups.shape}")
-    return np.unique(groups, return_inverse=True)[1]
 
 
 def _checked(truth: Tensor | np.ndarray, predicted: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
