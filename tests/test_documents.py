@@ -52,6 +52,12 @@ def test_the_method_of_the_guide_runs(jpgs, tmp_path):
     assert "align,uniform" in header
 
 
+def test_the_source_of_the_page_on_files_runs(tmp_path):
+    code = blocks("docs/your-files.md", "python")[-1]
+    python(code.replace("epochs=2", TINY), tmp_path)
+    assert (tmp_path / "runs" / "frames" / "encoder.json").is_file()
+
+
 @pytest.mark.parametrize(
     "page",
     ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))],

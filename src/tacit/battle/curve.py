@@ -18,6 +18,8 @@ from tacit.data.budget import group_split
 from tacit.data.form import form_class
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
+from tacit.data.splits import Folders
+from tacit.data.understood import say as say_data
 from tacit.errors import UsageError
 from tacit.methods.registry import baseline_for, method_class
 from tacit.rng import Rng
@@ -43,6 +45,7 @@ def curve(
     values: str | None = None,
     column: str | None = None,
     groups: str | None = None,
+    folders: Folders | None = None,
     size: int | None = None,
     patch: str | tuple[int, int, int] | None = None,
     views: str | None = None,
@@ -82,6 +85,7 @@ def curve(
         values: CSV of file names and values.
         column: of the values, in this CSV.
         groups: CSV of file names and groups, or re:PATTERN.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         size: side in pixels of what the encoder sees.
         patch: sides X,Y,Z in voxels of what the encoder sees of a volume.
         views: how views are made, as `tacit fit` takes it; default: by what the pictures are like.
@@ -107,7 +111,16 @@ def curve(
     """
     if seeds < 2:
         raise UsageError(f"a curve needs 2 seeds at least, not {seeds}: one has no interval")
-    known = {"labels": labels, "masks": masks, "values": values, "column": column, "groups": groups}
+    known = {
+        "labels": labels,
+        "masks": masks,
+        "values": values,
+        "column": column,
+        "groups": groups,
+        "folders": folders,
+    }
+    if not isinstance(data, str | os.PathLike):
+        raise UsageError("a curve runs in several processes: name data in files")
     shared: dict[str, Any] = {"data": os.fspath(data), "cache": cache, "patch": patch, **known}
     names = _methods(methods)
     source = _open(shared)
@@ -133,6 +146,7 @@ def curve(
         "ema": ema,
     }
     if not quiet:
+        say_data(source)
         for line in _said(source, kind, names, sizes, seeds, views):
             print(line, flush=True)
     known_to = (source.labels, source.values)
@@ -211,8 +225,9 @@ def _floors(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open(parameters: Mapping[str, Any]) -> Source:
     """The data with a training and a test split, the same for every run."""
-    named = ("labels", "masks", "values", "column", "groups", "patch", "cache")
-    source = open_source(parameters["data"], progress=False, **{name: parameters[name] for name in named})
+    named = ("labels", "masks", "values", "column", "groups", "folders", "patch", "cache")
+    words: dict[str, Any] = {name: parameters.get(name) for name in named}
+    source = open_source(parameters["data"], progress=False, **words)
     if "train" in source.splits and "test" in source.splits:
         test = source.splits["test"]
         source.splits["test"] = test[source.labels[test] != UNLABELLED]

@@ -83,9 +83,14 @@ class CurveOutcome:
         )
 
     def rows(self) -> list[dict[str, str]]:
-        """The table, for people."""
+        """The table, for people, without measures that are never defined."""
         task = task_of(self.target)
-        title, *titles = task.measures.values()
+        title = task.measures[task.score]
+        defined = {
+            name: of
+            for name, of in task.measures.items()
+            if any(not np.isnan(p.others.get(name, np.nan)) for p in (*self.points, *self.floors))
+        }
         return [
             {
                 task.counted: str(p.budget),
@@ -93,7 +98,7 @@ class CurveOutcome:
                 f"{title} [95 %]": _interval(p.score),
                 f"gain over {self.baseline} [95 %]": "" if p.gain is None else str(p.gain.difference),
                 "Wilcoxon p": "" if p.gain is None else f"{p.gain.wilcoxon:.3f}",
-                **dict(zip(titles, (_number(value) for value in p.others.values()), strict=True)),
+                **{of: _number(p.others[name]) for name, of in defined.items()},
             }
             for p in sorted((*self.points, *self.floors), key=lambda point: point.budget)
         ]

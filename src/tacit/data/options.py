@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tacit.data.splits import Folders
+
 LARGEST_AUTOMATIC = 256  # pixels, by default
 LARGEST_VIEW = 224  # pixels, where neither the user nor the encoder asks for a size
 
@@ -28,6 +30,7 @@ class Options:
     workers: int | None = None
     max_size: int = LARGEST_AUTOMATIC
     white: int | None = None
+    folders: Folders | None = None
 
     @property
     def threads(self) -> int:

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from tacit.data.memory import Data
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
+from tacit.data.splits import Folders
+from tacit.data.understood import say
 from tacit.errors import UsageError, unknown
 from tacit.evaluation.features import encoder_features, feature_batches
 from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
@@ -25,14 +28,16 @@ Rows = Iterable[tuple[slice, np.ndarray]]
 
 def embed(
     what: str | os.PathLike[str] | nn.Module,
-    data: str | os.PathLike[str] | Source,
+    data: Data,
     out: str | os.PathLike[str],
     *,
-    labels: str | None = None,
+    labels: str | Any | None = None,
+    folders: Folders | None = None,
     on_bad_file: OnBadFile = "stop",
     cache: str | None = None,
     batch_size: int = 256,
     device: str = "auto",
+    quiet: bool = False,
 ) -> Path:
     """Write one feature vector per sample, with its file name and, where known, its label.
 
@@ -42,10 +47,12 @@ def embed(
         out: the file to write: .parquet (columns file, label, embedding), .csv (file, label, e0, e1, ...)
             or .npz (arrays name, label, embedding).
         labels: a CSV of file names and labels.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         on_bad_file: whether the first unusable file stops, or is skipped and counted.
         cache: where decoded images are kept.
         batch_size: images encoded at once.
         device: auto, cpu, cuda, cuda:1, mps.
+        quiet: do not say what was understood of the data.
 
     Returns:
         The file written.
@@ -60,8 +67,12 @@ def embed(
         raise UsageError(f"--out {target} is a folder; name a file")
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
-    open_data = partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache)
+    open_data = partial(
+        open_source, data, labels=labels, folders=folders, on_bad_file=on_bad_file, cache=cache
+    )
     encoder, source, _ = encoder_for(what, open_data)
+    if not quiet:
+        say(source)
     rows = feature_batches(encoder_features(encoder, pick_device(device)), source, batch_size=batch_size)
     _WRITERS[target.suffix](target, rows, source)
     return target

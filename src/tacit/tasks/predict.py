@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tacit.data.memory import Data, taken
 from tacit.data.open import open_source
-from tacit.data.source import Source
+from tacit.data.splits import Folders
+from tacit.data.understood import say
 from tacit.errors import UsageError
 from tacit.evaluation.subject import OnBadFile, open_for, pick_device
 from tacit.tasks.base import Asked, Predictions, Task
@@ -18,18 +20,20 @@ from tacit.tasks.registry import all_tasks, load_predictor, task_of
 
 def predict(
     run: str | os.PathLike[str],
-    data: str | os.PathLike[str] | Source,
+    data: Data,
     out: str | os.PathLike[str],
     *,
-    labels: str | None = None,
+    labels: str | Any | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
+    folders: Folders | None = None,
     on_bad_file: OnBadFile = "stop",
     cache: str | None = None,
     batch_size: int = 256,
     overlap: float | None = None,
     device: str = "auto",
+    quiet: bool = False,
 ) -> Predictions:
     """Write what a run has learned to say of each sample, and grade it where labels are known.
 
@@ -48,11 +52,13 @@ def predict(
         masks: folder of true masks, where they do not lie beside the samples.
         values: a CSV of file names and true values.
         column: of the values, in this CSV.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         on_bad_file: whether the first unusable file stops, or is skipped and counted.
         cache: where decoded files are kept.
         batch_size: samples at once.
         overlap: of neighbouring windows of a volume along each axis, from 0 to below 1; default 0.5.
         device: auto, cpu, cuda, cuda:1, mps.
+        quiet: do not say what was understood of the data.
 
     Returns:
         The file or folder, and grades where labels are known.
@@ -62,6 +68,7 @@ def predict(
             place that cannot be written.
     """
     task = _task(Path(run))
+    data, labels = taken(data, labels)
     given: dict[str, Any] = {"masks": masks, "values": values, "column": column, "overlap": overlap}
     _refuse_others(task, {name for name, value in given.items() if value is not None}, run)
     if labels not in (None, "none") and "labels" not in task.words:
@@ -69,15 +76,19 @@ def predict(
             f"--labels are of classes, and the run learned {task.plural}: name true {task.plural} with "
             f"--{task.plural}"
         )
-    where = tuple(Path(place) for place in (data, masks) if place and not isinstance(place, Source))
+    where = tuple(Path(place) for place in (data, masks) if isinstance(place, str | os.PathLike))
     asked = Asked(Path(out), where, batch_size, overlap)
     task.check_out(asked)
     predictor = load_predictor(Path(run))
     opening = {name: value for name, value in given.items() if value is not None and name != "overlap"}
     source = open_for(
         predictor.encoder,
-        partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache, **opening),
+        partial(
+            open_source, data, labels=labels, folders=folders, on_bad_file=on_bad_file, cache=cache, **opening
+        ),
     )
+    if not quiet:
+        say(source)
     return task.write(predictor, source, asked, pick_device(device))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from tacit.data.source import Source
+from tacit.data.memory import Data
+from tacit.data.splits import Folders
 from tacit.evaluation.subject import OnBadFile
 from tacit.methods.recipe import Scaling, Schedule
 from tacit.training.keeper import SAVE_EVERY
@@ -19,13 +20,13 @@ from tacit.training.running import run_method
 
 def fit(
     method: str,
-    data: str | os.PathLike[str] | Source,
+    data: Data,
     *,
     out: str | os.PathLike[str] | None = None,
     encoder: str | nn.Module | None = None,
     options: Mapping[str, Any] | None = None,
     images: str | None = None,
-    labels: str | None = None,
+    labels: str | Any | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
@@ -34,6 +35,7 @@ def fit(
     label_fraction: float | None = None,
     held_out: float | None = None,
     groups: str | None = None,
+    folders: Folders | None = None,
     views: str | None = None,
     recipe: From = "default",
     preset: Preset | None = None,
@@ -61,6 +63,7 @@ def fit(
     precision: Precision = "auto",
     device: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
     workers: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -96,6 +99,7 @@ def fit(
             0.25. Data with a validation split are validated on that instead.
         groups: CSV of file names and groups, such as patients, or re:PATTERN for the names; held-out images
             are of other groups than those that are learned from.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         views: how views of images are made: photos, greys, radiographs, digits or microscopy; default: by
             what the pictures are like, which is said at the start. Options of the method change single
             strengths.
@@ -133,7 +137,8 @@ def fit(
             says so.
         precision: auto is bf16 where the device is good at it, else 32.
         device: auto, cpu, cuda, mps.
-        devices: how many of them.
+        devices: how many of them on each computer.
+        nodes: computers that learn together; start the command on each (docs/several-devices.md).
         workers: loader processes; default 0 on the CPU, up to 4 on a GPU.
         seed: of every random choice.
         resume: go on with the run in `out` if one was begun there.

@@ -114,6 +114,7 @@ def _open(options: Options, **form: Any) -> Source:
         values=reading.values,
         column=reading.column,
         groups=reading.groups,
+        folders=reading.folders,
         on_bad_file=reading.on_bad_file,
         cache=reading.cache,
         progress=not options.care.quiet,

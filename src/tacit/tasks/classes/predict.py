@@ -12,7 +12,7 @@ from tacit.errors import UsageError
 from tacit.evaluation.features import feature_batches
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.classes.classifier import ClassCard, Classifier
-from tacit.tasks.classes.grading import grade
+from tacit.tasks.classes.grading import grade_classes
 from tacit.tasks.tables import write_table
 
 
@@ -33,7 +33,8 @@ def write_classes(classifier: Classifier, source: Source, asked: Asked) -> Predi
 
     write_table(asked.out, parts())
     known = truth != UNLABELLED
-    grades = grade(truth[known], np.concatenate(kept)[known]) if known.any() else None
+    found = (truth[known], np.concatenate(kept)[known])
+    grades = grade_classes(*found, card.classes) if known.any() else None
     if card.held_out:
         said = f"calibrated on {card.held_out} held-out labels (temperature {card.temperature:.2f})"
         return Predictions(asked.out, len(source), card, grades, (said,))
