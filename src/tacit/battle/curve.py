@@ -39,6 +39,8 @@ def curve(
     out: str | os.PathLike[str] | None = None,
     encoder: str | None = None,
     labels: str | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
@@ -78,6 +80,9 @@ def curve(
         out: folder for results; default curves/DATA.
         encoder: spec string; default tacit/convnet, for masks tacit/unet2d or a small tacit/unet3d.
         labels: CSV of file names and classes.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in CSVs of labels, values or groups; default: the one that names
+            the samples.
         masks: folder of masks, where they do not lie beside the samples.
         values: CSV of file names and values.
         column: of the values, in this CSV.
@@ -108,6 +113,7 @@ def curve(
     if seeds < 2:
         raise UsageError(f"a curve needs 2 seeds at least, not {seeds}: one has no interval")
     known = {"labels": labels, "masks": masks, "values": values, "column": column, "groups": groups}
+    known |= {"label_column": label_column, "file_column": file_column}
     shared: dict[str, Any] = {"data": os.fspath(data), "cache": cache, "patch": patch, **known}
     names = _methods(methods)
     source = _open(shared)
@@ -211,8 +217,9 @@ def _floors(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open(parameters: Mapping[str, Any]) -> Source:
     """The data with a training and a test split, the same for every run."""
-    named = ("labels", "masks", "values", "column", "groups", "patch", "cache")
-    source = open_source(parameters["data"], progress=False, **{name: parameters[name] for name in named})
+    named = ("labels", "label_column", "file_column", "masks", "values", "column", "groups", "patch", "cache")
+    asked: dict[str, Any] = {name: parameters.get(name) for name in named}
+    source = open_source(parameters["data"], progress=False, **asked)
     if "train" in source.splits and "test" in source.splits:
         test = source.splits["test"]
         source.splits["test"] = test[source.labels[test] != UNLABELLED]

@@ -106,6 +106,8 @@ class Source:
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
     fingerprint: hex digest of the content, the same wherever the data lie.
     skipped: files left out because they could not be used.
+    label_note, group_note: in words, what was read where labels, values or groups come from a file;
+    else empty.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Source:
         self.values: np.ndarray | None = None
         self.groups: np.ndarray | None = None
         self.table: dict[str, np.ndarray] = {}
+        self.label_note = self.group_note = ""
 
     @property
     def understood(self) -> str:
@@ -193,6 +196,7 @@ class Subset(Source):
         self.values = None if parent.values is None else parent.values[index]
         self.groups = None if parent.groups is None else parent.groups[index]
         self.table = {name: column[index] for name, column in parent.table.items()}
+        self.label_note, self.group_note = parent.label_note, parent.group_note
 
     def __getitem__(self, i: int) -> Sample:
         sample = self.parent[int(self.index[i])]

@@ -32,6 +32,8 @@ def probe(
     data: str | os.PathLike[str] | Source,
     *,
     labels: str | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     values: str | None = None,
     column: str | None = None,
     baselines: bool = True,
@@ -54,6 +56,8 @@ def probe(
         what: a run folder, an encoder's spec string such as timm/resnet18, or a module with a card.
         data: labelled images: a folder with class folders, a MedMNIST-style .npz, hf:NAME, ...
         labels: a CSV of file names and labels, for a folder without class folders.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in either CSV; default: the one that names the samples.
         values: a CSV of file names and numbers, such as ages, to probe instead of classes.
         column: of the values, in this CSV.
         baselines: also measure the random twin and raw pixels.
@@ -77,6 +81,8 @@ def probe(
         open_source,
         data,
         labels=labels,
+        label_column=label_column,
+        file_column=file_column,
         values=values,
         column=column,
         on_bad_file=on_bad_file,
