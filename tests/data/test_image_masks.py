@@ -763,3 +763,16 @@ def test_real_nuclei(real_data, tmp_path):
     for i in range(15):
         assert (source[i].target.numpy() == masks[i]).all()
         assert (source.read_mask(i) == masks[i]).all()
+
+
+def test_a_mask_fits_its_image_in_either_spelling_of_an_accent(tmp_path):
+    one, two = "caf\u00e9", "cafe\u0301"
+    for i, (image, mask) in enumerate(((one, two), (f"{two}2", f"{one}2_mask"))):
+        picture(tmp_path / "images" / f"{image}.png", seed=i)
+        save(tmp_path / "masks" / f"{mask}.png", box())
+    source = open_source(tmp_path)
+    assert source.spec.target == "mask"
+    assert len(source.labelled) == 2
+    shutil.move(tmp_path / "masks", tmp_path.parent / "apart")
+    assert len(open_source(tmp_path, masks=tmp_path.parent / "apart").labelled) == 2
+    shutil.rmtree(tmp_path.parent / "apart")

@@ -41,6 +41,8 @@ def curve(
     out: str | os.PathLike[str] | None = None,
     encoder: str | None = None,
     labels: str | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
@@ -81,6 +83,9 @@ def curve(
         out: folder for results; default curves/DATA.
         encoder: spec string; default tacit/convnet, for masks tacit/unet2d or a small tacit/unet3d.
         labels: CSV of file names and classes.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in CSVs of labels, values or groups; default: the one that names
+            the samples.
         masks: folder of masks, where they do not lie beside the samples.
         values: CSV of file names and values.
         column: of the values, in this CSV.
@@ -118,6 +123,8 @@ def curve(
         "column": column,
         "groups": groups,
         "folders": folders,
+        "label_column": label_column,
+        "file_column": file_column,
     }
     if not isinstance(data, str | os.PathLike):
         raise UsageError("a curve runs in several processes: name data in files")
@@ -225,9 +232,12 @@ def _floors(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open(parameters: Mapping[str, Any]) -> Source:
     """The data with a training and a test split, the same for every run."""
-    named = ("labels", "masks", "values", "column", "groups", "folders", "patch", "cache")
-    words: dict[str, Any] = {name: parameters.get(name) for name in named}
-    source = open_source(parameters["data"], progress=False, **words)
+    named = (
+        *("labels", "label_column", "file_column", "masks", "values", "column", "groups"),
+        *("folders", "patch", "cache"),
+    )
+    asked: dict[str, Any] = {name: parameters.get(name) for name in named}
+    source = open_source(parameters["data"], progress=False, **asked)
     if "train" in source.splits and "test" in source.splits:
         test = source.splits["test"]
         source.splits["test"] = test[source.labels[test] != UNLABELLED]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +12,7 @@ import numpy as np
 
 from tacit.claims.run import as_table
 from tacit.evaluation.statistics import Interval, Paired, compare_paired, mean_interval
-from tacit.files import replacing, without_nan, write_atomically
+from tacit.files import csv_line, replacing, without_nan, write_atomically
 from tacit.tasks.base import Task
 from tacit.tasks.registry import task_of
 from tacit.training.run import versions
@@ -158,13 +156,11 @@ def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
     kind = {"target": outcome.target, "baseline": outcome.baseline}
     whole = without_nan({**found, **kind, "points": points, "floors": floors})
     write_atomically(folder / "curve.json", json.dumps(whole, indent=1) + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text)
     task = task_of(outcome.target)
-    writer.writerow(["method", task.amount, "seed", task.score])
+    rows: list[Sequence[object]] = [("method", task.amount, "seed", task.score)]
     for point in outcome.points:
-        writer.writerows([point.method, point.budget, s, v / task.scale] for s, v in enumerate(point.values))
-    write_atomically(folder / "curve.csv", text.getvalue())
+        rows += [(point.method, point.budget, s, v / task.scale) for s, v in enumerate(point.values)]
+    write_atomically(folder / "curve.csv", "".join(map(csv_line, rows)))
     write_atomically(
         folder / "curve.md",
         "# Label-efficiency curve\n\n"

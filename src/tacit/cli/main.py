@@ -5,6 +5,8 @@ Nothing heavy is imported here: `tacit --help` must answer at once.
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 import traceback
@@ -12,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tacit import __version__
-from tacit.errors import TacitError, unknown
+from tacit.errors import TacitError, escaped, unknown
 
 # verb: what it does; the module of the same name in this package has `run(argv) -> None`
 VERBS = {
@@ -36,6 +38,7 @@ _EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_any_name()
     try:
         return _dispatch(arguments)
     except TacitError as error:
@@ -54,6 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             "set TACIT_TRACEBACK=1 to see where, and report it",
             1,
         )
+
+
+def _print_any_name() -> None:
+    """Print what the terminal's encoding lacks, such as bytes of a file's name, escaped rather than fail."""
+    codecs.register_error("tacit.escaped", _as_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="tacit.escaped")
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = escaped(error.object[error.start : error.end])
+    return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
 def _dispatch(arguments: list[str]) -> int:

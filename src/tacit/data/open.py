@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
+from tacit.data.beside import Beside
 from tacit.data.check import check_source
-from tacit.data.labels import read_groups, read_labels
 from tacit.data.memory import Data, Held, taken
 from tacit.data.options import LARGEST_AUTOMATIC, Options
-from tacit.data.source import UNLABELLED, Source
+from tacit.data.source import Source
 from tacit.data.splits import Folders
-from tacit.data.values import read_values
 from tacit.data.wings import Where, Wing, all_wings, own_wings, wing_for, wing_of
 from tacit.errors import UsageError, did_you_mean, unknown
 
@@ -25,9 +21,11 @@ def open_source(
     where: Data,
     *,
     labels: Any = None,
+    label_column: str | None = None,
     values: str | Path | None = None,
     column: str | None = None,
     groups: str | Path | None = None,
+    file_column: str | None = None,
     size: int | None = None,
     max_size: int = LARGEST_AUTOMATIC,
     channels: int | None = None,
@@ -54,12 +52,17 @@ def open_source(
     labels: a CSV file; "none" to leave labels (and masks) aside; by default what the data themselves
         say. Images and volumes with labels from a CSV are of one class each, their masks are left aside. For
         data in memory also N labels: numbers or names, None, NaN or -1 where one is unknown.
+    label_column: the column of `labels`, by title or by number from 1 (one-hot ones with commas
+        between them); by default `label`, `class`, `target`, `grade` or `y`, else the only one that
+        is left (see `read_labels`).
     values: a CSV file of numbers, such as ages, that are learned instead of classes or masks (see
         `read_values`); then `source.values` has them, and `source.labels` is 0 where one is known, else -1.
     column: the column of `values` that has the numbers; by default `value`, `target`, `age`, `y` or `label`,
-        else the second of two.
+        else the only other one with numbers.
     groups: which samples belong together, such as those of one patient: a CSV file, or `re:PATTERN` for
         the names (see `read_groups`).
+    file_column: the column of these files that names the samples; by default the one whose cells
+        do. Of several files it is taken in those that have it.
     size: side S in pixels of the stored images; by default the median of sqrt(height x width), at most
         `max_size`. Packaged sets: their own.
     max_size: the largest side that is chosen by default.
@@ -98,20 +101,16 @@ def open_source(
     ):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
-    if values is not None and labels not in (None, "none"):
-        raise UsageError("labels are of classes and values are numbers: give one of the two files")
-    if column is not None and values is None:
-        raise UsageError(f"column '{column}' is of a file of numbers: name the file with values")
     where, labels = taken(where, labels)
+    beside = Beside(labels, label_column, values, column, groups, file_column)
+    beside.check()
     words: dict[str, Any] = {"masks": masks, "window": window, "spacing": spacing, "patch": patch}
     words["aside"] = labels is not None or values is not None  # masks are no labels then
     words["extensions"] = [end for wing in own_wings().values() if not wing.LAST for end in wing.extensions()]
     if isinstance(where, Source):
         check_source(where)
         where = wing_of(where).adjusted(where, words)
-        if labels is None and values is None and groups is None:
-            return where
-        return _grouped(_valued(_relabelled(copy.copy(where), labels), values, column), groups)
+        return beside.read(copy.copy(where)) if beside.asked else where
     options = Options(
         size,
         channels,
@@ -123,8 +122,7 @@ def open_source(
         white,
         folders,
     )
-    source = _relabelled(_read(where, options, words), labels)
-    return _grouped(_valued(source, values, column), groups)
+    return beside.read(_read(where, options, words))
 
 
 def kind_of(where: Data) -> str | None:
@@ -195,32 +193,3 @@ def _absent(path: Path) -> str:
         beside += _names()
     near = did_you_mean(path.name, beside)
     return f"no file or folder {path}{near or '; packaged sets are ' + ', '.join(_names())}"
-
-
-def _relabelled(source: Source, labels: str | Path | None) -> Source:
-    if labels is None:
-        return source
-    classes: tuple[str, ...] = ()
-    if labels == "none":
-        source.labels = np.full(len(source), UNLABELLED, np.int64)
-    else:
-        skipped = [file.name for file in source.skipped]
-        source.labels, classes = read_labels(labels, source.names, skipped)
-    source.values = None
-    source.spec = replace(source.spec, classes=classes, target="class")
-    return source
-
-
-def _valued(source: Source, values: str | Path | None, column: str | None) -> Source:
-    if values is not None:
-        skipped = [file.name for file in source.skipped]
-        source.values = read_values(values, source.names, skipped, column)
-        source.labels = np.where(np.isnan(source.values), UNLABELLED, 0).astype(np.int64)
-        source.spec = replace(source.spec, classes=(), target="value")
-    return source
-
-
-def _grouped(source: Source, groups: str | Path | None) -> Source:
-    if groups is not None:
-        source.groups = read_groups(groups, source.names, [file.name for file in source.skipped])
-    return source

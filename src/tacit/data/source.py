@@ -107,7 +107,8 @@ class Source:
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
     fingerprint: hex digest of the content, the same wherever the data lie.
     skipped: files left out because they could not be used.
-    label_note: in words, what of a file of labels was taken. notes: what a reader could not expect.
+    label_note, group_note: in words, what was read where labels, values or groups come from a file; else
+    empty. notes: what a reader could not expect.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Source:
         self.values: np.ndarray | None = None
         self.groups: np.ndarray | None = None
         self.table: dict[str, np.ndarray] = {}
-        self.label_note = ""
+        self.label_note = self.group_note = ""
         self.notes: tuple[str, ...] = ()
 
     @property
@@ -211,7 +212,8 @@ class Subset(Source):
         self.values = None if parent.values is None else parent.values[index]
         self.groups = None if parent.groups is None else parent.groups[index]
         self.table = {name: column[index] for name, column in parent.table.items()}
-        self.label_note, self.notes = parent.label_note, parent.notes
+        self.label_note, self.group_note = parent.label_note, parent.group_note
+        self.notes = parent.notes
 
     def __getitem__(self, i: int) -> Sample:
         sample = self.parent[int(self.index[i])]

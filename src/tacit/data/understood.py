@@ -28,8 +28,7 @@ def understood(source: Source) -> list[str]:
         "" if source.groups is None else f"{len(np.unique(source.groups)):,} groups",
     ]
     lines = ["data: " + "; ".join(filter(None, parts))]
-    if source.label_note:
-        lines.append(f"data: {source.label_note}")
+    lines += [f"data: {note}" for note in (source.label_note, source.group_note) if note]
     if source.skipped:
         lines.append(f"data: {_left_out(source)}")
     return [*lines, *(f"note: {note}" for note in (*source.notes, *straddling(source)))]

@@ -24,6 +24,8 @@ def predict(
     out: str | os.PathLike[str],
     *,
     labels: str | Any | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
@@ -49,6 +51,8 @@ def predict(
         data: as the run learned from (a folder, a MedMNIST-style .npz, hf:NAME, ...).
         out: the file to write, .csv or .parquet; of a run that learned masks a folder.
         labels: a CSV of file names and classes; "none" leaves all labels aside.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in a CSV of classes or values; default: the one that names the samples.
         masks: folder of true masks, where they do not lie beside the samples.
         values: a CSV of file names and true values.
         column: of the values, in this CSV.
@@ -70,6 +74,7 @@ def predict(
     task = _task(Path(run))
     data, labels = taken(data, labels)
     given: dict[str, Any] = {"masks": masks, "values": values, "column": column, "overlap": overlap}
+    given |= {"label_column": label_column, "file_column": file_column}
     _refuse_others(task, {name for name, value in given.items() if value is not None}, run)
     if labels not in (None, "none") and "labels" not in task.words:
         raise UsageError(
@@ -105,6 +110,7 @@ def _refuse_others(task: Task, given: set[str], run: str | os.PathLike[str]) -> 
     for other in all_tasks().values():
         for name in other.words:
             if name in given and name not in task.words:
+                word = name.replace("_", "-")
                 raise UsageError(
-                    f"--{name} is for runs that learned {other.plural}, and '{run}' learned none"
+                    f"--{word} is for runs that learned {other.plural}, and '{run}' learned none"
                 )

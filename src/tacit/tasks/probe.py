@@ -36,6 +36,8 @@ def probe(
     data: Data,
     *,
     labels: str | Any | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     values: str | None = None,
     column: str | None = None,
     groups: str | None = None,
@@ -62,6 +64,8 @@ def probe(
         what: a run folder, an encoder's spec string such as timm/resnet18, or a module with a card.
         data: labelled images: a folder with class folders, a MedMNIST-style .npz, hf:NAME, ...
         labels: a CSV of file names and labels, for a folder without class folders.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in either CSV; default: the one that names the samples.
         values: a CSV of file names and numbers, such as ages, to probe instead of classes.
         column: of the values, in this CSV.
         groups: CSV of file names and groups, such as patients, or re:PATTERN for names; no group is in two
@@ -90,6 +94,8 @@ def probe(
         open_source,
         data,
         labels=labels,
+        label_column=label_column,
+        file_column=file_column,
         values=values,
         column=column,
         groups=groups,

@@ -50,7 +50,7 @@ class ProbeReport(ABC):
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types, with None for NaN."""
         results = [without_nan(asdict(result)) for result in self.results]
-        return {"protocol": self.protocol, "results": results}
+        return {"protocol": without_nan(self.protocol), "results": results}
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

@@ -27,6 +27,8 @@ def fit(
     options: Mapping[str, Any] | None = None,
     images: str | None = None,
     labels: str | Any | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
@@ -89,9 +91,14 @@ def fit(
         options: the method's own arguments, such as temperature.
         images: images that joint-image-volume learns from beside volumes.
         labels: CSV of file names and classes, or "none" to ignore class folders and masks.
+        label_column: of the classes, in this CSV, by title or by number from 1; default: label,
+            class, target, grade or y, else the only one that is left.
+        file_column: of the files, in CSVs of labels, values or groups; default: the one that names
+            the samples.
         masks: folder with the masks, called as the images or volumes are, where they do not lie beside them.
         values: CSV of file names and values, for a method that learns values.
-        column: of the values, in this CSV; default: value, target, age, y or label.
+        column: of the values, in this CSV; default: value, target, age, y or label, else the only one with
+            numbers.
         labelled: masks or values that are learned from; default: all.
         labels_per_class: labels of each class that a semi-supervised method learns from; default: all.
         label_fraction: the same as a share of each class's labels.

@@ -110,6 +110,8 @@ def _open(options: Options, **form: Any) -> Source:
     return open_source(
         reading.data,
         labels=reading.labels,
+        label_column=reading.label_column,
+        file_column=reading.file_column,
         masks=reading.masks,
         values=reading.values,
         column=reading.column,

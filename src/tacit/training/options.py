@@ -31,6 +31,8 @@ class Reading:
     data: Data
     images: str | None = None
     labels: str | None = None
+    label_column: str | None = None
+    file_column: str | None = None
     masks: str | None = None
     values: str | None = None
     column: str | None = None

@@ -197,3 +197,9 @@ def test_a_quick_look_does_not_read_a_million_names(tmp_path, monkeypatch):
     monkeypatch.setattr(volume_layout, "_levels", noted)
     assert not holds_volumes(tmp_path)
     assert len(listed) <= 22
+
+
+def test_a_mask_fits_its_volume_in_either_spelling_of_an_accent(tmp_path):
+    one, two = "caf\u00e9", "cafe\u0301"
+    folder = write(tmp_path, f"images/{one}.nii.gz", f"labels/{two}_seg.nii.gz")
+    assert pairs(folder) == {f"images/{one}.nii.gz": f"labels/{two}_seg.nii.gz"}

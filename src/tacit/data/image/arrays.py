@@ -17,8 +17,8 @@ import numpy as np
 from tacit.data.image.build import store_images
 from tacit.data.image.decoding import Decoded, Form, Header, array_header, fit_array
 from tacit.data.image.store import StoredImages
-from tacit.data.labels import sort_classes
-from tacit.data.names import Names
+from tacit.data.labels import is_missing, sort_classes
+from tacit.data.names import Names, spelled
 from tacit.data.options import Options
 from tacit.data.source import UNLABELLED, Source
 from tacit.data.splits import EXTRA, NO_LABELS, SPLITS, as_splits, part_of
@@ -179,7 +179,7 @@ def take_labels(source: Source, archive: Archive, path: Path) -> None:
     here = {split: names.starting(f"{split}/" if split else "") for split in archive.splits}
     found = {split: labels for split in archive.splits if (labels := archive.labels(split)) is not None}
     known = {split: np.unique(labels, return_inverse=True) for split, labels in found.items()}
-    classes = sort_classes({str(label) for labels, _ in known.values() for label in labels} - {"-1"})
+    classes = sort_classes({_class(label) for labels, _ in known.values() for label in labels} - {""})
     number = {name: k for k, name in enumerate(classes)}
     for split, (labels, which) in known.items():
         skipped = _skipped(source, split)
@@ -187,10 +187,16 @@ def take_labels(source: Source, archive: Archive, path: Path) -> None:
             member = archive.splits[split][1]
             raise UsageError(f"{path}: {member} has {len(which)} labels for {count} {source.spec.modality}s")
         which = np.delete(which, skipped)
-        numbers = np.array([number.get(str(label), UNLABELLED) for label in labels], np.int64)
+        numbers = np.array([number.get(_class(label), UNLABELLED) for label in labels], np.int64)
         source.labels[here[split]] = numbers[which]
     source.spec = replace(source.spec, classes=classes)
     source.splits = as_splits((split, np.flatnonzero(here[split])) for split in archive.splits if split)
+
+
+def _class(label: object) -> str:
+    """The name of a class as it stands in an array; "" where it says that there is none."""
+    text = label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
+    return "" if is_missing(text) else spelled(text)
 
 
 def _skipped(source: Source, split: str) -> list[int]:

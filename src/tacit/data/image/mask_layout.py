@@ -16,6 +16,7 @@ from tacit.data.image.index import indexed
 from tacit.data.image.listing import EXTENSIONS, Listing
 from tacit.data.image.mask_files import LOOKED_AT, looks_like_masks
 from tacit.data.image.originals import evenly
+from tacit.data.names import spelled
 from tacit.data.options import Options
 from tacit.data.source import Skipped
 from tacit.data.splits import Folders, as_splits, by_folder, positions_of
@@ -261,5 +262,5 @@ def _apart(name: str) -> tuple[_Key, _Key]:
 
 
 def _stem(name: str) -> str:
-    """A path without its extension."""
-    return os.path.splitext(name)[0]
+    """A path without its extension, in one spelling."""
+    return os.path.splitext(spelled(name))[0]

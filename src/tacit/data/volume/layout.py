@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tacit.data.image.listing import EXTENSIONS as IMAGES
+from tacit.data.names import spelled
 from tacit.data.reading import is_system
 from tacit.data.source import Skipped
 from tacit.data.splits import Folders, as_splits, by_folder, positions_of
@@ -306,7 +307,7 @@ def _state(path: Path) -> bytes:
 
 
 def _stem(name: str) -> str:
-    return name[: len(name) - len(extension_of(name))]
+    return spelled(name[: len(name) - len(extension_of(name))])
 
 
 def _last(key: _Key) -> str:

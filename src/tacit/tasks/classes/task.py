@@ -45,7 +45,7 @@ class Classes(Task):
     }
     amount: ClassVar[str] = "labels_per_class"
     counted: ClassVar[str] = "labels per class"
-    words: ClassVar[tuple[str, ...]] = ("labels",)
+    words: ClassVar[tuple[str, ...]] = ("labels", "label_column")
     rivals: ClassVar[tuple[str, ...]] = ("fixmatch", "mean-teacher")
     budgets: ClassVar[tuple[int, ...]] = (5, 20, 80)
     probing: ClassVar[Probing | None] = PROBING

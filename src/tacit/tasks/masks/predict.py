@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -13,8 +11,8 @@ import numpy as np
 
 from tacit.data.canvas import OVERLAP, Canvas
 from tacit.data.source import UNLABELLED, Source
-from tacit.errors import UsageError
-from tacit.files import write_atomically
+from tacit.errors import UsageError, escaped
+from tacit.files import csv_line, write_atomically
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.masks.grading import grade_masks
 from tacit.tasks.masks.segmenter import Segmenter, canvas_of
@@ -117,7 +115,8 @@ def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -
 
 
 def _target(name: str, canvas: Canvas) -> str:
-    """The mask's path below the folder, for a sample of this name."""
+    """The mask's path below the folder, for a sample of this name, as it stands in the table."""
+    name = escaped(name)
     return f"{name.removesuffix('.gz').rpartition('.')[0] or name}{canvas.ending}"
 
 
@@ -138,8 +137,5 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], classes: tuple[s
     columns = ["file", "mask", *(f"{unit}_{c}" for c in classes[1:]), "confidence"]
     if any(row["known"] for row in rows):
         columns += [f"dice_{c}" for c in classes[1:]]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    lines = [csv_line(columns), *(csv_line(row.get(name) for name in columns) for row in rows)]
+    write_atomically(path, "".join(lines))
