@@ -268,8 +268,8 @@ def test_columns_of_label_files(answer, jpgs, tmp_path):
         code, line = answer(*words)
         assert code == 2
         assert line.endswith(message)
-    assert main(list(map(str, ["embed", "tacit/convnet", *named, "--label-column", "kind", "--file-column", "photo",
-                               "--out", tmp_path / "e.csv", "--device", "cpu"]))) == 0  # fmt: skip
+    words = ["embed", "tacit/convnet", *named, "--label-column", "kind", "--file-column", "photo"]
+    assert main([str(word) for word in (*words, "--out", tmp_path / "e.csv", "--device", "cpu")]) == 0
     labels = [line.split(",")[1] for line in (tmp_path / "e.csv").read_text().splitlines()[1:]]
     assert labels == ["a"] * 32 + ["b"] * 32
     code, line = answer("probe", "tacit/convnet", "--data", jpgs, "--label-column", "kind")
