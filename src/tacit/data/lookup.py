@@ -36,13 +36,25 @@ class Lookup:
     """
 
     def __init__(self, names: Sequence[str], skipped: Sequence[str], wanted: Iterable[str]) -> None:
+        """wanted: texts that `find` will be asked for."""
         self._names, self._skipped = names, skipped
         asked = {end for text in wanted for form in _forms(text) for end in _ends(form)}
         self._ways: tuple[dict[str, list[int]], ...] = ({}, {}, {}, {})
+        paths, bare, ends, bare_ends = self._ways
         for i, name in enumerate(chain(names, skipped)):
-            for way, key in _keys(spelled(name)):
-                if key in asked:
-                    self._ways[way].setdefault(key, []).append(i)
+            path = spelled(name)
+            stem = path[: path.rfind("/") + 1] + stem_of(path[path.rfind("/") + 1 :])
+            if path in asked:
+                paths.setdefault(path, []).append(i)
+            if stem in asked:
+                bare.setdefault(stem, []).append(i)
+            at = path.find("/") + 1
+            while at:
+                if (key := path[at:]) in asked:
+                    ends.setdefault(key, []).append(i)
+                if (key := stem[at:]) in asked:
+                    bare_ends.setdefault(key, []).append(i)
+                at = path.find("/", at) + 1
 
     def find(self, text: str) -> Found:
         """The samples that a text can mean in the first way that fits any."""
@@ -74,6 +86,9 @@ class Lookup:
 
 def _forms(text: str) -> Iterator[str]:
     """What a text may have been before it was written down, as samples are spelled."""
+    if text.isascii() and "\\" not in text and not text.startswith("'"):  # nearly all are
+        yield _tidy(text)
+        return
     for form in dict.fromkeys((text, plain_cell(text), _windows(text))):
         yield _tidy(spelled(form))
         if "\\" in form:
@@ -90,7 +105,9 @@ def _windows(text: str) -> str:
 
 
 def _tidy(path: str) -> str:
-    return re.sub(r"/(\./|/)+", "/", path).removeprefix("./").removeprefix("/")
+    if "//" in path or "/./" in path:
+        path = re.sub(r"/(\./|/)+", "/", path)
+    return path.removeprefix("./").removeprefix("/")
 
 
 def _ends(path: str) -> Iterator[str]:
@@ -100,22 +117,6 @@ def _ends(path: str) -> Iterator[str]:
     while at >= 0:
         yield path[at + 1 :]
         at = path.find("/", at + 1)
-
-
-def _keys(name: str) -> Iterator[tuple[int, str]]:
-    """Ways to name a sample: 0, 1 the path with and without extension; 2, 3 its ends, likewise."""
-    _, slash, file = name.rpartition("/")
-    bare = len(name) - len(file) + len(stem_of(file))
-    yield 0, name
-    if bare < len(name):
-        yield 1, name[:bare]
-    if slash:
-        at = name.find("/")
-        while at >= 0:
-            yield 2, name[at + 1 :]
-            if bare < len(name):
-                yield 3, name[at + 1 : bare]
-            at = name.find("/", at + 1)
 
 
 def stem_of(file: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from unicodedata import normalize
 
 import numpy as np
 
 from tacit.data.labels import sort_classes
+from tacit.data.names import spelled
 from tacit.data.source import UNLABELLED
 from tacit.data.splits import NO_LABELS, Folders, part_of, parts_of
 from tacit.errors import UsageError
@@ -46,7 +46,7 @@ def read_tree(
     Raises:
         UsageError: as `parts_of`; or parts whose classes have nothing in common.
     """
-    paths: list[Path] = [tuple(normalize("NFC", part) for part in f.split("/")[:-1]) for f in folders]
+    paths: list[Path] = [tuple(map(spelled, f.split("/")[:-1])) for f in folders]
     above, paths = _unwrapped(paths)
     first = _names(paths)
     parts = parts_of(first, where, reading) if first else {}
