@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tacit.data.frame import cells_of, is_frame
 from tacit.data.labels import sort_classes
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
@@ -109,7 +110,8 @@ def with_labels(where: Held | Source, labels: Any) -> Held | Source:
 def taken(where: Any, labels: Any = None) -> tuple[Any, Any]:
     """Data and labels as every verb goes on with them: names and sources as they are, all else as `Held`.
 
-    Labels in memory become labels of the data; then None is left of them.
+    Labels in memory become labels of the data; then None is left of them. For a frame they may be the name of
+    a column.
 
     Raises:
         UsageError: nothing that is read; labels in memory for data in files.
@@ -125,6 +127,8 @@ def taken(where: Any, labels: Any = None) -> tuple[Any, Any]:
                 f"data of type {type(where).__name__} are nothing that is read: name a folder, or pass an "
                 "array (N, height, width[, channels]), a list of paths or pictures, a data set, or a Source"
             )
+        if is_frame(where) and isinstance(labels, str) and labels != "none":
+            labels, held.notes = cells_of(where, labels), ()
         where = held
     if labels is None or isinstance(labels, str | os.PathLike):
         return where, labels

@@ -27,7 +27,7 @@ Rows = Iterable[tuple[slice, np.ndarray]]
 def embed(
     what: str | os.PathLike[str] | nn.Module,
     data: Data,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     labels: str | Any | None = None,
     label_column: str | None = None,
@@ -38,7 +38,7 @@ def embed(
     batch_size: int = 256,
     device: str = "auto",
     quiet: bool = False,
-) -> Path:
+) -> Any:
     r"""Write one feature vector per sample, with its file name and, where known, its label.
 
     Args:
@@ -47,7 +47,7 @@ def embed(
         out: the file to write: .parquet (columns file, label, embedding), .csv (file, label, e0, e1, ...)
             or .npz (arrays name, label, embedding). Bytes of names that are not UTF-8 are written
             as \xe9; in .csv, names that a spreadsheet would execute have an apostrophe before
-            them.
+            them. In Python it may be left out for an array.
         labels: a CSV of file names and labels.
         label_column: of the labels, in this CSV.
         file_column: of the files, in this CSV; default: the one that names the samples.
@@ -59,15 +59,15 @@ def embed(
         quiet: do not say what was understood of the data.
 
     Returns:
-        The file written.
+        The file written; without `out` the vectors, (N, D) float32.
 
     Raises:
         UsageError: no such run or data, or an ending of `out` that we do not write.
     """
-    target = Path(out)
-    if target.suffix not in _WRITERS:
+    target = None if out is None else Path(out)
+    if target is not None and target.suffix not in _WRITERS:
         raise unknown("ending of --out", target.suffix or str(target), _WRITERS)
-    if target.is_dir():
+    if target is not None and target.is_dir():
         raise UsageError(f"--out {target} is a folder; name a file")
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -85,6 +85,8 @@ def embed(
     if not quiet:
         say(source)
     rows = feature_batches(encoder_features(encoder, pick_device(device)), source, batch_size=batch_size)
+    if target is None:
+        return np.concatenate([values for _, values in rows])
     _WRITERS[target.suffix](target, rows, source)
     return target
 

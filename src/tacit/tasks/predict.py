@@ -21,7 +21,7 @@ from tacit.tasks.registry import all_tasks, load_predictor, task_of
 def predict(
     run: str | os.PathLike[str],
     data: Data,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     labels: str | Any | None = None,
     label_column: str | None = None,
@@ -49,7 +49,8 @@ def predict(
     Args:
         run: the folder of a run that learned labels.
         data: as the run learned from (a folder, a MedMNIST-style .npz, hf:NAME, ...).
-        out: the file to write, .csv or .parquet; of a run that learned masks a folder.
+        out: the file to write, .csv or .parquet; of a run that learned masks a folder. In Python it may be
+            left out for a table in memory.
         labels: a CSV of file names and classes; "none" leaves all labels aside.
         label_column: of the classes, in this CSV.
         file_column: of the files, in a CSV of classes or values; default: the one that names the samples.
@@ -82,7 +83,7 @@ def predict(
             f"--{task.plural}"
         )
     where = tuple(Path(place) for place in (data, masks) if isinstance(place, str | os.PathLike))
-    asked = Asked(Path(out), where, batch_size, overlap)
+    asked = Asked(None if out is None else Path(out), where, batch_size, overlap)
     task.check_out(asked)
     predictor = load_predictor(Path(run))
     opening = {name: value for name, value in given.items() if value is not None and name != "overlap"}

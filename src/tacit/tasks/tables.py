@@ -19,10 +19,11 @@ def check_table(asked: Asked) -> None:
     Raises:
         UsageError: another ending, a folder, or an empty batch.
     """
-    if asked.out.suffix not in ENDINGS:
-        raise unknown("ending of --out", asked.out.suffix or str(asked.out), ENDINGS)
-    if asked.out.is_dir():
-        raise UsageError(f"--out {asked.out} is a folder; name a file")
+    out = asked.out
+    if out is not None and out.suffix not in ENDINGS:
+        raise unknown("ending of --out", out.suffix or str(out), ENDINGS)
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a file")
     if asked.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {asked.batch_size}")
 
@@ -34,20 +35,25 @@ def text_column(cells: Iterable[str | None]) -> Any:
     return pa.array((None if cell is None else escaped(cell) for cell in cells), pa.string())
 
 
-def write_table(target: Path, parts: Iterable[Any]) -> None:
+def write_table(target: Path | None, parts: Iterable[Any]) -> Any:
     """pyarrow tables with the same columns, one after the other.
 
     target: a .csv file, in which no spreadsheet finds a formula (see `csv_line`), or a .parquet file, which
-        has the text as it is.
+        has the text as it is. Without one they are returned as one table, else None is.
     """
+    if target is None:
+        import pyarrow as pa
+
+        return pa.concat_tables(parts)
     with replacing(target) as file:
         if target.suffix == ".parquet":
             _write_parquet(file, parts)
-            return
+            return None
         for k, part in enumerate(parts):
             if not k:
                 file.write(csv_line(part.column_names).encode())
             file.writelines(line.encode() for line in _csv_lines(part))
+    return None
 
 
 def _write_parquet(file: IO[bytes], parts: Iterable[Any]) -> None:

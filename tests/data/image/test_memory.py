@@ -148,6 +148,25 @@ def test_what_cannot_be_taken_is_one_line(where, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_frame_with_a_column_of_paths(files):
+    pandas = pytest.importorskip("pandas")
+    rows = {"id": range(6), "photo": [str(files / f"{i}.png") for i in range(6)], "sex": list("mfmfmf")}
+    frame = pandas.DataFrame({**rows, "label": ["lo", "hi", None, "lo", "hi", "lo"]})
+    source = open_source(frame, progress=False)
+    assert torch.equal(source.batch(range(6)).data, pixels(files))
+    assert (source.spec.classes, source.labels.tolist()) == (("hi", "lo"), [1, 0, -1, 1, 0, 1])
+    assert source.notes == ("labels are those of the frame's column 'label'",)
+    other = open_source(frame, labels="sex", progress=False)
+    assert (other.spec.classes, other.notes) == (("f", "m"), ())
+    assert open_source(frame, labels="none", progress=False).labels.max() == -1
+    with pytest.raises(UsageError, match="the frame has no column 'grade'; its columns are id, photo, sex"):
+        open_source(frame, labels="grade")
+    with pytest.raises(UsageError, match="no column holds paths of files that exist"):
+        open_source(frame[["id", "sex"]])
+    with pytest.raises(UsageError, match="columns photo, again hold paths"):
+        open_source(frame.assign(again=frame["photo"]))
+
+
 def test_random_transforms_are_found():
     class Changing(Pairs):
         def __getitem__(self, i):
@@ -174,5 +193,11 @@ def test_every_verb_takes_an_array(tmp_path, capsys):
     tacit.embed(run, images, tmp_path / "e.npz", device="cpu", quiet=True)
     found = tacit.predict(run, images, tmp_path / "p.csv", labels=labels, device="cpu", quiet=True)
     assert found.grades.n == 60
+    assert tacit.embed(run, images, device="cpu", quiet=True).shape[0] == 60
+    table = tacit.predict(run, images, labels=labels, device="cpu", quiet=True)
+    assert table.path is None
+    assert table.frame()["predicted"].isin(["0", "1"]).all()
+    with pytest.raises(UsageError, match="the rows are in"):
+        found.frame()
     with pytest.raises(UsageError, match="a curve runs in several processes"):
         tacit.curve(images)

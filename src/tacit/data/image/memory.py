@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from tacit.data.frame import cells_of, is_frame, label_column, paths_of
 from tacit.data.image.arrays import whole_numbers
 from tacit.data.image.build import store_images
 from tacit.data.image.decoding import (
@@ -83,8 +84,8 @@ def take(where: Any) -> HeldImages | None:
 
     where: an array (N, H, W) or (N, H, W, C), of uint8, uint16 or values from 0 to 1, a tensor (N, H, W) or
         (N, C, H, W) of these; a sequence of paths, or of pictures (Pillow's, arrays, tensors), each alone or
-        with its label; a data set with `len` and `[i]` that gives such; one of torchvision's with `samples`
-        and `classes`, whose files are read and whose transforms are left aside.
+        with its label; a frame with a column of paths; a data set with `len` and `[i]` that gives such; one
+        of torchvision's with `samples` and `classes`, whose files are read, whose transforms are left aside.
 
     Raises:
         UsageError: it is one of these and cannot be read.
@@ -93,6 +94,8 @@ def take(where: Any) -> HeldImages | None:
         return _array(np.asarray(where.detach().cpu()), "tensor", first=where.ndim == 4)
     if isinstance(where, np.ndarray) and where.dtype != object:
         return _array(where, "array", first=False)
+    if is_frame(where):
+        return _frame(where)
     if isinstance(where, bytes | Mapping) or not all(hasattr(where, n) for n in ("__len__", "__getitem__")):
         return None
     if hasattr(where, "samples") and hasattr(where, "classes"):
@@ -129,6 +132,16 @@ def _array(images: np.ndarray, kind: str, *, first: bool) -> HeldImages:
     except BadFile as bad:
         raise UsageError(f"the {what}: {bad.reason}") from None
     return HeldImages(Arrays(images), what, notes=tuple(notes))
+
+
+def _frame(frame: Any) -> HeldImages:
+    """Files whose paths stand in a column, with the labels of one that is called so."""
+    held = HeldImages(Paths(paths_of(frame)), f"frame of {len(frame)} files")
+    column = label_column(frame)
+    if column is not None:
+        held.labels, held.classes = class_numbers(cells_of(frame, column), len(frame))
+        held.notes = (f"labels are those of the frame's column '{column}'",)
+    return held
 
 
 def _folder(folder: Any) -> HeldImages:

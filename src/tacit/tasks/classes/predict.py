@@ -32,15 +32,15 @@ def write_classes(classifier: Classifier, source: Source, asked: Asked) -> Predi
             kept.append(values)
             yield _table(source, card.classes, rows, values, truth[rows])
 
-    write_table(asked.out, parts())
+    table = write_table(asked.out, parts())
     known = truth != UNLABELLED
     found = (truth[known], np.concatenate(kept)[known])
     grades = grade_classes(*found, card.classes) if known.any() else None
     if card.held_out:
         said = f"calibrated on {card.held_out} held-out labels (temperature {card.temperature:.2f})"
-        return Predictions(asked.out, len(source), card, grades, (said,))
+        return Predictions(asked.out, len(source), card, grades, (said,), table=table)
     note = "note: not calibrated, as the run has no held-out labels"
-    return Predictions(asked.out, len(source), card, grades, notes=(note,))
+    return Predictions(asked.out, len(source), card, grades, notes=(note,), table=table)
 
 
 def _truth(source: Source, card: ClassCard) -> np.ndarray:

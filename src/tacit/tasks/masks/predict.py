@@ -27,8 +27,8 @@ def check_folder(asked: Asked) -> None:
     Raises:
         UsageError: a file, or an overlap that windows cannot have.
     """
-    if asked.out.exists() and not asked.out.is_dir():
-        raise UsageError(f"--out {asked.out} is a file; masks go into a folder")
+    if asked.folder.exists() and not asked.folder.is_dir():
+        raise UsageError(f"--out {asked.folder} is a file; masks go into a folder")
     if asked.overlap is not None and not 0 <= asked.overlap < 1:
         raise UsageError(f"overlap must lie in [0, 1), not {asked.overlap}")
 
@@ -59,8 +59,8 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
         row |= {f"dice_{name}": _number(each.dice) for name, each in named}
     table = table_name(source)
     unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
-    _write_table(asked.out / table, rows, segmenter.card.classes, unit)
-    return Predictions(asked.out, len(source), segmenter.card, graded, (), (), f"masks and {table}")
+    _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
+    return Predictions(asked.folder, len(source), segmenter.card, graded, (), (), f"masks and {table}")
 
 
 def _number(value: float) -> str:
@@ -78,7 +78,7 @@ def _check_classes(source: Source, segmenter: Segmenter) -> None:
 
 def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
     """Refuse to put masks where a later run would take them as true, or over files of other origin."""
-    folder, out = asked.out, asked.out.resolve()
+    folder, out = asked.folder, asked.folder.resolve()
     for place in asked.where:
         if out.is_relative_to(place.expanduser().resolve()):
             raise UsageError(
@@ -106,7 +106,7 @@ def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -
         probability = segmenter.probabilities(canvas, overlap=overlap)
         confidence, mask = (each.numpy() for each in probability.max(0))
         target = _target(name, canvas)
-        canvas.write(mask.astype(np.uint8), asked.out / target)
+        canvas.write(mask.astype(np.uint8), asked.folder / target)
         known = source.labels[i] != UNLABELLED and source.spec.target == "mask"
         measured = _measured(mask, confidence, canvas, segmenter.card.classes)
         rows.append({"known": known, "file": name, "mask": target, **measured})

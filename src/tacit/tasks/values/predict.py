@@ -29,14 +29,14 @@ def write_values(regressor: Regressor, source: Source, asked: Asked) -> Predicti
             kept.append(found[:, 0])
             yield _table(source, rows, truth[rows], found[:, 0].astype(np.float64), card.width)
 
-    write_table(asked.out, parts())
+    table = write_table(asked.out, parts())
     known = np.flatnonzero(~np.isnan(truth))
     grades = None
     if len(known):
         groups = None if source.groups is None else source.groups[known]
         grades = grade_values(truth[known], np.concatenate(kept)[known], groups=groups)
     said, notes = _words(card)
-    return Predictions(asked.out, len(source), card, grades, said, notes)
+    return Predictions(asked.out, len(source), card, grades, said, notes, table=table)
 
 
 def _words(card: ValueCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
