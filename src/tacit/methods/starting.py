@@ -28,15 +28,14 @@ STARTS = (
         "images, few classes' labels",
         "mixmatch",
         "--preset laptop",
-        "ahead of the same labels alone on all four sets after 600 steps (means); flexmatch is far ahead on digits "
-        "and level elsewhere (docs/semi-supervised.md)",
+        "ahead of the same labels alone on all four sets after 600 steps (means); flexmatch is far "
+        "ahead on digits and level elsewhere (docs/semi-supervised.md)",
     ),
     Start(
         "volumes or images, few masks",
         "supervised-segmentation",
         "",
-        "no method was shown to gain over it in short runs (docs/claims/tracoco.md); then "
-        "mean-teacher-segmentation with ten times the steps",
+        "no method was shown to gain over it in short runs (docs/claims/tracoco.md)",
     ),
     Start("images, few numbers", "supervised-regression", "", "the only one there is (docs/values.md)"),
     Start(
