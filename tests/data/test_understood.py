@@ -40,6 +40,12 @@ def test_many_classes_are_cut_short():
     )
 
 
+def test_a_class_for_nearly_every_label_is_said():
+    numbers = source(range(12), classes=tuple(map(str, range(20, 32))))
+    assert understood(numbers)[-1].startswith("note: 12 classes for 12 labels: if these are numbers")
+    assert len(understood(source([0, 1] * 6))) == 1
+
+
 def test_values():
     made = source([0, 0, -1], classes=())
     made.values = np.array([18.0, 93.5, np.nan])

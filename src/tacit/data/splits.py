@@ -27,6 +27,10 @@ _WORDS = {
 }
 _SHORT = {"tr": "train", "va": "val", "ts": "test"}  # beside another word only, as in imagesTr
 _GENERAL = re.compile(r"\d+|x|(data)?sets?|data|(image|img|picture|photo|file|sample|split|part|folder)s?")
+_PORTION = re.compile(
+    r"(fold|part|batch|chunk|shard|subset|split|folder|file|(data)?set|image|img|picture|photo)s?|data"
+)
+"""Words for a portion of one set, in names that differ in a number alone: images_001, fold_2."""
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+|\d+")
 _JOINED = (
     (re.compile(r"(hold|held)[ _-]?out", re.IGNORECASE), " holdout "),
@@ -69,7 +73,8 @@ def parts_of(names: Collection[str], where: object, folders: Folders | None = No
     """The part that each of these folders is, "" for one that is no part of a split; empty if none is one.
 
     A word that all names have in common (`seg_train`, `seg_test`) makes no difference. Folders without labels
-    may lie beside classes.
+    may lie beside classes. Names that differ in a number alone (`images_001`, `fold_2`) are portions of the
+    training part.
 
     names: of the folders that lie beside one another. where: the folder that they lie in, for messages.
     folders: "classes": they are no splits; "splits": those that are called so are.
@@ -82,6 +87,8 @@ def parts_of(names: Collection[str], where: object, folders: Folders | None = No
     read = {name: _read(name) for name in names}
     common = set.intersection(*(set(tokens) for tokens, _ in read.values())) if len(names) > 1 else set()
     parts = {name: part_of(name, common) or "" for name in names}
+    if _are_portions([tokens for tokens, _ in read.values()]) and not any(parts.values()):
+        return dict.fromkeys(parts, "train")
     called = sorted(name for name, part in parts.items() if part)
     others = sorted(name for name, part in parts.items() if not part)
     words = set().union(*(found for _, found in read.values()))
@@ -90,6 +97,17 @@ def parts_of(names: Collection[str], where: object, folders: Folders | None = No
     if not others or folders == "splits" or {parts[name] for name in called} == {NO_LABELS}:
         return parts
     raise UsageError(_open_question(where, called, others))
+
+
+def _are_portions(names: Sequence[Sequence[str]]) -> bool:
+    """Whether names, word by word, differ in a number alone and call portions of one set."""
+    kept = {tuple("#" if token.isdecimal() else token for token in tokens) for tokens in names}
+    return (
+        len(names) > 1
+        and len(kept) == 1
+        and "#" in next(iter(kept))
+        and any(_PORTION.fullmatch(token) for token in next(iter(kept)))
+    )
 
 
 def _open_question(where: object, called: Sequence[str], others: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from tacit.data.source import UNLABELLED, Source
 
 _CLASSES = 8
 """Classes that are named with their counts."""
+_MANY = 10
+"""Labels from which on as many classes are strange."""
 _SKIPPED = 3
 """Files left out that are named."""
 
@@ -31,13 +33,27 @@ def understood(source: Source) -> list[str]:
     lines += [f"data: {note}" for note in (source.label_note, source.group_note) if note]
     if source.skipped:
         lines.append(f"data: {_left_out(source)}")
-    return [*lines, *(f"note: {note}" for note in (*source.notes, *straddling(source)))]
+    return [*lines, *(f"note: {note}" for note in (*source.notes, *straddling(source), *_lonely(source)))]
 
 
 def say(source: Source) -> None:
     """Print what was understood to stderr."""
     for line in understood(source):
         print(line, file=sys.stderr)
+
+
+def _lonely(source: Source) -> list[str]:
+    """A note where nearly every label is a class of its own, as numbers and names are."""
+    known = source.labelled
+    if source.spec.target != "class" or source.values is not None or len(known) < _MANY:
+        return []
+    classes = len(np.unique(source.labels[known]))
+    if 2 * classes <= len(known):
+        return []
+    return [
+        f"{classes:,} classes for {len(known):,} labels: if these are numbers to learn, such as ages, pass "
+        "the file with --values"
+    ]
 
 
 def _labels(source: Source) -> str:

@@ -138,6 +138,24 @@ def test_splits_with_one_class_list():
     assert {name: p.tolist() for name, p in splits.items()} == {"train": [1, 2], "val": [3, 4], "test": [0]}
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("fold_0", "fold_1"), ("HAM10000_images_part_1", "HAM10000_images_part_2"), ("images_001", "images_012"),
+     ("batch1", "batch2", "batch3")],
+)  # fmt: skip
+def test_portions_of_a_set_are_no_classes(names):
+    assert parts_of(names, "x") == dict.fromkeys(names, "train")
+    found = read(*(f"{name}/{c}/" for name in names for c in ("a", "b")))
+    assert found[f"{names[-1]}/b/"] == ("b", "train")
+
+
+@pytest.mark.parametrize(
+    "names", [("0", "1"), ("class_1", "class_2"), ("grade1", "grade2"), ("part_a", "part_b")]
+)
+def test_classes_with_numbers_are_classes(names):
+    assert parts_of(names, "x") == {}
+
+
 def test_images_beside_class_folders_have_no_label():
     assert read("", "cat/", "dog/") == {"": ("", ""), "cat/": ("cat", ""), "dog/": ("dog", "")}
 
