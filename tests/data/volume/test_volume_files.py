@@ -8,7 +8,7 @@ import pytest
 from scans import classes, oblique, save, scan
 
 from tacit.data.open import open_source
-from tacit.data.volume.files import extension_of
+from tacit.data.volume.files import extension_of, read_volume
 from tacit.data.volume.store import compact
 from tacit.errors import BadFile, UsageError
 
@@ -288,3 +288,17 @@ def test_the_smallest_type_that_loses_nothing(values, kind):
     small = compact("x", values)
     assert small.dtype == kind
     np.testing.assert_array_equal(small.astype(np.float64), values.astype(np.float64))
+
+
+def test_a_good_qform_beside_an_empty_sform_places_the_volume(tmp_path):
+    good, path = oblique(), tmp_path / "a.nii"
+    image = nib.Nifti1Image(scan(), good)
+    image.set_qform(good, 1)
+    nib.save(image, path)
+    patched(path, [("<12f", 280, *np.diag([2.0, 2.0, 2.0, 1.0])[:3].ravel())])
+    np.testing.assert_allclose(read_volume(path, "a.nii").affine, np.diag([2.0, 2, 2, 1]))
+    patched(path, [("<12f", 280, *[0.0] * 12)])
+    np.testing.assert_allclose(read_volume(path, "a.nii").affine, good, atol=1e-4)
+    patched(path, [("<h", 252, 0)])  # no qform either
+    with pytest.raises(BadFile, match="a spacing of 0 x 0 x 0 mm"):
+        read_volume(path, "a.nii")

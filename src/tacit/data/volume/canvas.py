@@ -41,8 +41,8 @@ class VolumeCanvas(Canvas):
 
     @property
     def element(self) -> float:
-        """Millilitres of a voxel."""
-        return float(np.prod(self.spacing)) / 1000
+        """Millilitres of a voxel, by the affine's determinant: sheared voxels are no boxes."""
+        return float(abs(np.linalg.det(self.volume.affine[:3, :3]))) / 1000
 
     def mask(self) -> np.ndarray:
         """(X, Y, Z) int64."""

@@ -5,8 +5,9 @@ The rules, each our choice:
 - A volume has three axes; a fourth of at most 8 entries are its channels, as the modalities of the Medical
   Segmentation Decathlon are. Longer fourth axes are time points and have no single right reading. Axes of
   one entry beyond the third are dropped.
-- The affine of a NIfTI file is its sform, else its qform, else its spacings, as `nibabel` takes it; its
-  numbers are taken as millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
+- The affine of a NIfTI file is its sform, else its qform, else its spacings, as `nibabel` takes it; a sform
+  that places no volume (all zeros, for instance) gives way to a qform that does. Its numbers are taken as
+  millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
   they are, with the spacing of the attribute (or array) `spacing`, else 1 mm.
 - What a file is called does not matter: NIfTI may be compressed or not.
 """
@@ -144,12 +145,23 @@ def _read_nifti(name: str, data: bytes, masks: bool) -> Content:
 
 def _affine(name: str, header: Any) -> np.ndarray:
     spacing = header["pixdim"][1:4]
+    if header["sform_code"] and header["qform_code"] and not _places(header.get_sform()):
+        header["sform_code"] = 0
     if not header["sform_code"] and not (spacing > 0).all():
         raise BadFile(name, f"wrong affine: a spacing of {' x '.join(f'{side:g}' for side in spacing)} mm")
     try:
         return np.array(header.get_best_affine(), np.float64)
     except ValueError as error:  # a quaternion that is none
         raise BadFile(name, f"wrong affine: {error}") from None
+
+
+def _places(affine: np.ndarray) -> bool:
+    """Whether an affine places a volume."""
+    try:
+        check_affine("", affine)
+    except BadFile:
+        return False
+    return True
 
 
 def _unzipped(name: str, data: bytes) -> bytes:

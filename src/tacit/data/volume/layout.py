@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,11 @@ from tacit.errors import BadFile, UsageError
 
 IMAGE_FOLDERS = {"images": "", "imagestr": "", "imagests": "test"}
 MASK_FOLDERS = {"labels": "", "masks": "", "segmentations": "", "labelstr": "", "labelsts": "test"}
-MASK_SUFFIXES = ("_seg", "_mask", "_label", "-seg")
+MASK_SUFFIXES = (
+    *("_seg", "_mask", "_label", "_labels", "_msk", "_segmentation", "_dseg"),
+    *("-seg", "-mask", "-label"),
+)
+_IMAGE_SUFFIXES = ("_img", "_image")
 _LOOKED_AT = 2_000  # entries of a folder that tell what it holds
 
 
@@ -65,13 +69,15 @@ class Layout:
     """What lies below a folder.
 
     cases: sorted by name. classes: the names by label value that `dataset.json` gives, or none.
-    splits: positions by split name. bad: masks without a volume, and folders that cannot be read.
+    splits: positions by split name. bad: masks without a volume, and folders that cannot be read. notes:
+    files that may have been meant otherwise.
     """
 
     cases: list[VolumeFile]
     classes: dict[int, str] = field(default_factory=dict)
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     bad: list[Skipped] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def holds_volumes(folder: Path) -> bool:
@@ -97,10 +103,10 @@ def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = N
 
     A mask lies in a folder `labels`, `masks`, `segmentations` or `labelsTr` (`labelsTs`) and is called as its
     volume in `images` or `imagesTr` (`imagesTs`) beside it, or in the folder above; or it lies beside its
-    volume and is called as that with `_seg`, `_mask`, `_label` or `-seg` behind. Both may be of different
-    kinds (`.nii` and `.nii.gz`), and a mask in such a folder may have the suffix too. In nnU-Net's layout the
-    volume of the mask `a.nii.gz` is `a_0000.nii.gz`. Volumes without a mask are unlabelled. Names that begin
-    with a dot are left out; links are followed.
+    volume and is called as that with one of `MASK_SUFFIXES` behind. Both may be of different kinds (`.nii`
+    and `.nii.gz`); a mask in such a folder may have the suffix too, and its volume `_img` or `_image`. In
+    nnU-Net's layout the volume of the mask `a.nii.gz` is `a_0000.nii.gz`. Volumes without a mask are
+    unlabelled. What is no data (`is_system`) is left out; links are followed.
 
     If the folders of the first level (below the folder, or below `images`) are called as splits
     (`by_folder`), they are splits. If `labelsTs` holds masks, `imagesTs` is the test split and `imagesTr` the
@@ -124,7 +130,8 @@ def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = N
         raise UsageError(_nothing_found(folder, len(beside), found.others))
     owners: dict[_Key, list[str]] = {}
     for name, key in images.items():
-        owners.setdefault(key, []).append(name)
+        for wanted in dict.fromkeys((key, _bare(key, _IMAGE_SUFFIXES))):
+            owners.setdefault(wanted, []).append(name)
     layout = Layout([], _read_classes(folder), bad=found.closed)
     if inside is None:
         matched = _match(beside, owners, layout.bad)
@@ -139,6 +146,7 @@ def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = N
     layout.cases = [VolumeFile(name, found.root / name, paths.get(name)) for name in names]
     layout.splits = _splits([images[name] for name in names], set(paths), names, folder, folders)
     layout.bad.sort()
+    layout.notes = _doubts(names)
     return layout
 
 
@@ -259,7 +267,8 @@ def _match(
 
 
 def _owners_of(key: _Key, owners: dict[_Key, list[str]]) -> list[str]:
-    for wanted in (key, _bare(key)):
+    inner = _without_images(key)
+    for wanted in dict.fromkeys((key, _bare(key), inner, _bare(inner))):
         if fits := owners.get(wanted):
             return fits
         if fits := owners.get(wanted._replace(path=f"{wanted.path}_0000")):
@@ -290,9 +299,29 @@ def _without(name: str, known: dict[str, str]) -> _Key | None:
     return None
 
 
-def _bare(key: _Key) -> _Key:
+def _doubts(volumes: Sequence[str]) -> tuple[str, ...]:
+    """A note on volumes that are called as another is, with something behind that is not known of masks."""
+    stems = {_stem(name) for name in volumes}
+    for name in volumes:
+        stem = _stem(name)
+        for at in range(len(stem) - 1, stem.rfind("/") + 1, -1):
+            if stem[at] in "_-" and stem[:at] in stems:
+                return (
+                    f"{name} is taken for a volume: if it is the mask of {stem[:at]}, let it end in "
+                    f"{', '.join(MASK_SUFFIXES)}, or put masks into a folder labels",
+                )
+    return ()
+
+
+def _without_images(key: _Key) -> _Key:
+    """The key without a folder of images in it, as in masks/images/a.nii."""
+    *folders, file = key.path.split("/")
+    return key._replace(path="/".join([*(f for f in folders if f.lower() not in IMAGE_FOLDERS), file]))
+
+
+def _bare(key: _Key, suffixes: Sequence[str] = MASK_SUFFIXES) -> _Key:
     """The key without the suffix of a mask."""
-    for suffix in MASK_SUFFIXES:
+    for suffix in suffixes:
         if key.path.endswith(suffix) and not f"/{key.path}".endswith(f"/{suffix}"):
             return key._replace(path=key.path.removesuffix(suffix))
     return key

@@ -279,7 +279,7 @@ def open_volumes(folder: Path, options: Options, wishes: VolumeOptions) -> Volum
         kept = [at[name] for i in positions if (name := layout.cases[int(i)].name) in at]
         if kept:
             source.splits[split] = np.array(kept, np.int64)
-    source.skipped = (*layout.bad, *source.skipped)
+    source.skipped, source.notes = (*layout.bad, *source.skipped), layout.notes
     return source
 
 

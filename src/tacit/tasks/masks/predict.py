@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tacit.data.canvas import OVERLAP, Canvas
+from tacit.data.lookup import stem_of
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError, escaped
 from tacit.files import csv_line, write_atomically
@@ -47,10 +48,10 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     Raises:
         UsageError: masks of unknown classes, or a mask would replace a sample.
     """
-    _check_classes(source, segmenter)
+    numbers, said = _numbers(source, segmenter.card.classes)
     _check_targets(segmenter, source, asked)
     rows: Rows = []
-    pairs = _write_all(segmenter, source, asked, rows)
+    pairs = _write_all(segmenter, source, asked, rows, numbers)
     first = next(pairs, None)  # None once all masks are written and none is known
     graded = None if first is None else grade_masks(chain([first], pairs), segmenter.card.classes)
     cases = graded.cases if graded else ()
@@ -60,20 +61,39 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     table = table_name(source)
     unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
     _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
-    return Predictions(asked.folder, len(source), segmenter.card, graded, (), (), f"masks and {table}")
+    return Predictions(asked.folder, len(source), segmenter.card, graded, said, (), f"masks and {table}")
 
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
 
 
-def _check_classes(source: Source, segmenter: Segmenter) -> None:
-    known, found = segmenter.card.classes, source.spec.classes
-    if source.spec.target == "mask" and len(found) > len(known):
+def _numbers(source: Source, known: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The run's number for each value of the true masks, and what of it is to be said.
+
+    Where run and data name their classes, they are matched by name.
+
+    Raises:
+        UsageError: a class that the run does not know.
+    """
+    found = source.spec.classes if source.spec.target == "mask" else ()
+    same = np.arange(max(len(found), len(known)))
+    if len(found) > len(known) or (set(found) - set(known) and _named(found) and _named(known)):
+        strange = [name for name in found if name not in known] or [f"{len(found) - 1}"]
         raise UsageError(
-            f"the masks have values up to {len(found) - 1}, and the run knows 0 to {len(known) - 1} "
-            f"({', '.join(known)}): fix the masks, or pass --labels none"
+            f"the masks have the class '{strange[0]}', and the run knows {', '.join(known)}: name them alike "
+            "in dataset.json, fix the masks, or pass --labels none"
         )
+    if found == known[: len(found)] or not (_named(found) and _named(known)):
+        return same, ()
+    numbers = np.array([known.index(name) for name in found])
+    moved = [f"{name} {k} is {numbers[k]}" for k, name in enumerate(found) if numbers[k] != k]
+    return numbers, (f"classes are matched by name: in the run, {', '.join(moved)}",)
+
+
+def _named(classes: Sequence[str]) -> bool:
+    """Whether classes have names, rather than their numbers."""
+    return any(not name.isdecimal() for name in classes[1:])
 
 
 def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
@@ -98,8 +118,13 @@ def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
             raise UsageError(f"the mask of {name} would replace {path}: choose another --out")
 
 
-def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -> Iterator[Pair]:
-    """Writes each mask as soon as it is there; yields predicted, true, spacing where the mask is known."""
+def _write_all(
+    segmenter: Segmenter, source: Source, asked: Asked, rows: Rows, numbers: np.ndarray
+) -> Iterator[Pair]:
+    """Writes each mask as soon as it is there; yields predicted, true, spacing where the mask is known.
+
+    numbers: the run's number for each value of the true masks.
+    """
     overlap = OVERLAP if asked.overlap is None else asked.overlap
     for i, name in enumerate(source.names):
         canvas = canvas_of(segmenter.encoder, source, i)
@@ -111,13 +136,14 @@ def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -
         measured = _measured(mask, confidence, canvas, segmenter.card.classes)
         rows.append({"known": known, "file": name, "mask": target, **measured})
         if known:
-            yield mask, canvas.mask(), canvas.spacing
+            yield mask, numbers[canvas.mask()], canvas.spacing
 
 
 def _target(name: str, canvas: Canvas) -> str:
     """The mask's path below the folder, for a sample of this name, as it stands in the table."""
     name = escaped(name)
-    return f"{name.removesuffix('.gz').rpartition('.')[0] or name}{canvas.ending}"
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{stem_of(file)}{canvas.ending}"
 
 
 def _measured(
