@@ -14,6 +14,7 @@ import numpy as np
 from torch import nn
 
 from tacit.data.open import open_source
+from tacit.data.skipped import beside, report_skipped
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError, unknown
 from tacit.evaluation.features import encoder_features, feature_batches
@@ -42,7 +43,8 @@ def embed(
         out: the file to write: .parquet (columns file, label, embedding), .csv (file, label, e0, e1, ...)
             or .npz (arrays name, label, embedding).
         labels: a CSV of file names and labels.
-        on_bad_file: whether the first unusable file stops, or is skipped and counted.
+        on_bad_file: whether the first unusable file stops, or all are skipped; then they are listed in
+            OUT.skipped.csv, without the ending of `out`.
         cache: where decoded images are kept.
         batch_size: images encoded at once.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -64,6 +66,7 @@ def embed(
     encoder, source, _ = encoder_for(what, open_data)
     rows = feature_batches(encoder_features(encoder, pick_device(device)), source, batch_size=batch_size)
     _WRITERS[target.suffix](target, rows, source)
+    report_skipped(source, beside(target))
     return target
 
 

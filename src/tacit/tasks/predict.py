@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.data.open import open_source
+from tacit.data.skipped import beside, report_skipped
 from tacit.data.source import Source
 from tacit.errors import UsageError
 from tacit.evaluation.subject import OnBadFile, open_for, pick_device
@@ -48,7 +49,8 @@ def predict(
         masks: folder of true masks, where they do not lie beside the samples.
         values: a CSV of file names and true values.
         column: of the values, in this CSV.
-        on_bad_file: whether the first unusable file stops, or is skipped and counted.
+        on_bad_file: whether the first unusable file stops, or all are skipped; then they are listed in
+            OUT.skipped.csv, without the ending of `out`, or in the folder's skipped.csv.
         cache: where decoded files are kept.
         batch_size: samples at once.
         overlap: of neighbouring windows of a volume along each axis, from 0 to below 1; default 0.5.
@@ -78,7 +80,9 @@ def predict(
         predictor.encoder,
         partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache, **opening),
     )
-    return task.write(predictor, source, asked, pick_device(device))
+    written = task.write(predictor, source, asked, pick_device(device))
+    report_skipped(source, asked.out / "skipped.csv" if asked.out.is_dir() else beside(asked.out))
+    return written
 
 
 def _task(folder: Path) -> Task:

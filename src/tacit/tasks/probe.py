@@ -14,6 +14,7 @@ from torch import nn
 
 from tacit import __version__
 from tacit.data.open import open_source
+from tacit.data.skipped import beside, report_skipped
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder, is_pretrained
@@ -58,7 +59,8 @@ def probe(
         column: of the values, in this CSV.
         baselines: also measure the random twin and raw pixels.
         k: neighbours of the kNN probe, which is for classes.
-        on_bad_file: whether the first unusable file stops, or is skipped and counted.
+        on_bad_file: whether the first unusable file stops, or all are skipped; then they are listed beside
+            the report, in REPORT.skipped.csv.
         cache: where decoded images are kept.
         batch_size: images encoded at once.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -111,6 +113,7 @@ def probe(
     target = _target(spec, protocol, out)
     if target is not None:
         report.save(target)
+    report_skipped(source, None if target is None else beside(target))
     return report
 
 
