@@ -48,6 +48,13 @@ class BadFile(TacitError):
         self.reason = reason
 
 
+class Unreadable(BadFile):
+    """A file whose content could not be had: permission, a failing disk, too little memory.
+
+    Another time it may be read, so that nothing may keep in mind that it was not.
+    """
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'dcl'?"` if a known word is close, else an empty string."""
     spelled = {k.lower(): k for k in known}

@@ -6,7 +6,7 @@ from pictures import smooth, write
 from PIL import Image
 
 from tacit.data.open import open_source
-from tacit.data.source import Skipped, Source, Spec
+from tacit.data.source import Source, Spec
 from tacit.data.understood import understood
 from tacit.errors import UsageError
 
@@ -52,13 +52,11 @@ def test_values():
     assert understood(made) == ["data: 3 images; 2 values from 18 to 93.5; 1 without a label"]
 
 
-def test_what_was_left_out_and_notes_follow():
+def test_notes_follow():
     made = source([0, 1])
-    made.skipped = tuple(Skipped(f"{i}.png", "empty") for i in range(5))
     made.label_note, made.notes = "labels.csv: column 'y'", ("cat and Cat differ",)
     assert understood(made)[1:] == [
         "data: labels.csv: column 'y'",
-        "data: 5 left out: 0.png (empty), 1.png (empty), 2.png (empty) and 2 more",
         "note: cat and Cat differ",
     ]
 

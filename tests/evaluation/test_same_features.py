@@ -91,14 +91,51 @@ def test_brighter_pictures_than_those_learned_from_are_reported_each_time(depths
         assert "are cut off at 8191" in said
 
 
-def test_predictions_are_the_same_alone_and_among_others(depths):
-    run = tacit.fit("supervised", depths / "train", out=depths / "run", labels_per_class=6, **TINY)
+def halves(folder):
+    """Class folders of what `sides` or `depths` has to learn from."""
+    if not (folder / "train" / "dim").exists():
+        for i in range(32):
+            (folder / "train" / "ab"[i % 2]).mkdir(exist_ok=True)
+            (folder / "train" / f"{i:02}.png").rename(folder / "train" / "ab"[i % 2] / f"{i:02}.png")
+    return folder / "train"
+
+
+@pytest.mark.parametrize("case", ["depths", "sides"])
+def test_predictions_are_the_same_alone_and_among_others(case, request):
+    folder = request.getfixturevalue(case)
+    run = tacit.fit("supervised", halves(folder), out=folder / "run", labels_per_class=6, **TINY)
     rows = {}
     for place in ("alone", "mixed"):
-        out = depths / f"{place}.csv"
-        tacit.predict(run.folder, depths / place, out, device="cpu")
+        out = folder / f"{place}.csv"
+        tacit.predict(run.folder, folder / place, out, device="cpu")
         with out.open() as file:
             found = [row for row in csv.DictReader(file) if row["file"].startswith("dim")]
-        rows[place] = [[float(row[name]) for name in ("p_bright", "p_dim")] for row in found]
-    assert len(rows["alone"]) == 4
+        rows[place] = [
+            [float(value) for name, value in row.items() if name.startswith("p_")] for row in found
+        ]
+    assert len(rows["alone"]) == {"depths": 4, "sides": 1}[case]
     np.testing.assert_allclose(rows["alone"], rows["mixed"], atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["depths", "sides"])
+def test_a_probe_is_the_same_alone_and_among_others(case, request):
+    """The same labelled pictures by themselves, and beside others that have no label."""
+    folder = request.getfixturevalue(case)
+    run = tacit.fit("dcl", folder / "train", out=folder / "run", labels="none", **TINY)
+    rng = np.random.default_rng(1)
+    names = [f"dim{i:02}.png" for i in range(20)]
+    for name in names:
+        tile = deep(rng, 6000) if case == "depths" else (rng.integers(0, 2, (48, 48)) * 255).astype(np.uint8)
+        for place in ("few", "many"):
+            save(folder / place / name, tile)
+    for other in (folder / "mixed").iterdir():
+        if not other.name.startswith("dim"):
+            other.rename(folder / "many" / other.name)
+    table = folder / "labels.csv"
+    table.write_text("file,label\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    few, many = (
+        tacit.probe(run.folder, folder / place, labels=str(table), k=3, device="cpu")
+        for place in ("few", "many")
+    )
+    assert [result.representation for result in few.results] == ["learned", "random twin", "raw pixels"]
+    assert few.as_json()["results"] == many.as_json()["results"]

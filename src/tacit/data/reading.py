@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO, BinaryIO
 
 from PIL import Image
 
-from tacit.errors import BadFile
+from tacit.data.limits import check_memory
+from tacit.errors import BadFile, TacitError, Unreadable
 
 _SYSTEM = {
     "__macosx",
@@ -28,20 +32,74 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
+_OF_CONTENT = (None, errno.EINVAL, errno.EOVERFLOW)  # what decoders give, and places that no file has
+
+
+def open_file(path: Path, name: str) -> BinaryIO:
+    """A regular file, or a link to one, opened for reading.
+
+    Nothing else is opened: a pipe would make us wait, a device can be without end or do something.
+
+    Raises:
+        BadFile: it is something else. Unreadable: it cannot be opened now.
+    """
+    try:
+        _check_kind(name, os.stat(path).st_mode)
+        # a pipe that has taken its place since then must not make us wait either
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise unreadable(name, error) from None
+    file = os.fdopen(handle, "rb")
+    try:
+        _check_kind(name, os.fstat(handle).st_mode)
+    except BadFile:
+        file.close()
+        raise
+    return file
+
+
+def _check_kind(name: str, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise BadFile(name, f"{kind}, and only files are read")
+
+
+def unreadable(name: str, error: OSError) -> Unreadable:
+    """Why the system does not give a file's content, which another time it may."""
+    if isinstance(error, PermissionError):
+        return Unreadable(name, "permission denied")
+    if isinstance(error, FileNotFoundError):
+        return Unreadable(name, "a link to a file that does not exist, or just deleted")
+    return Unreadable(name, f"cannot be read: {error.strerror or error}")
+
+
+def size_of(file: IO[bytes]) -> int:
+    """Bytes of an open file, whose position is then its beginning."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
 def read_bytes(path: Path, name: str) -> bytes:
     """The file's bytes.
 
     Raises:
-        BadFile: it cannot be read, or it is empty.
+        BadFile: it is empty, or not a regular file. Unreadable: it cannot be read now.
     """
-    try:
-        data = path.read_bytes()
-    except PermissionError:
-        raise BadFile(name, "permission denied") from None
-    except FileNotFoundError:
-        raise BadFile(name, "a link to a file that does not exist, or just deleted") from None
-    except OSError as error:
-        raise BadFile(name, f"cannot be read: {error.strerror or error}") from None
+    with open_file(path, name) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            check_memory(name, size)
+            data = file.read(size)
+        except OSError as error:
+            raise unreadable(name, error) from None
     if not data:
         raise BadFile(name, "empty file (0 bytes)")
     return data
@@ -49,14 +107,21 @@ def read_bytes(path: Path, name: str) -> bytes:
 
 @contextmanager
 def damage_named(name: str) -> Iterator[None]:
-    """Whatever a decoder raises on a damaged file becomes a `BadFile` with a reason of one line."""
+    """Whatever a decoder raises on a damaged file becomes a `BadFile` with a reason of one line.
+
+    What the system raises, or a lack of memory, becomes `Unreadable`.
+    """
     try:
         yield
-    except BadFile:
+    except TacitError:
         raise
     except Image.DecompressionBombError:
         raise BadFile(name, "too many pixels to be decoded safely") from None
+    except MemoryError:
+        raise Unreadable(name, "too large for the memory") from None
     except Exception as error:  # decoders meet damaged bytes with nearly every type of exception
+        if isinstance(error, OSError) and error.errno not in _OF_CONTENT:
+            raise unreadable(name, error) from None
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise BadFile(name, f"damaged: {cause}") from None
 

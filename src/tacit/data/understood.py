@@ -14,8 +14,6 @@ _CLASSES = 8
 """Classes that are named with their counts."""
 _MANY = 10
 """Labels from which on as many classes are strange."""
-_SKIPPED = 3
-"""Files left out that are named."""
 
 
 def understood(source: Source) -> list[str]:
@@ -31,8 +29,6 @@ def understood(source: Source) -> list[str]:
     ]
     lines = ["data: " + "; ".join(filter(None, parts))]
     lines += [f"data: {note}" for note in (source.label_note, source.group_note) if note]
-    if source.skipped:
-        lines.append(f"data: {_left_out(source)}")
     return [*lines, *(f"note: {note}" for note in (*source.notes, *straddling(source), *_lonely(source)))]
 
 
@@ -83,12 +79,6 @@ def _splits(source: Source) -> str:
     if not source.splits:
         return ""
     return "splits: " + ", ".join(f"{name} {len(part):,}" for name, part in source.splits.items())
-
-
-def _left_out(source: Source) -> str:
-    first = ", ".join(f"{bad.name} ({bad.reason})" for bad in source.skipped[:_SKIPPED])
-    more = f" and {len(source.skipped) - _SKIPPED:,} more" if len(source.skipped) > _SKIPPED else ""
-    return f"{len(source.skipped):,} left out: {first}{more}"
 
 
 def straddling(source: Source) -> list[str]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from tacit.data.memory import Data
 from tacit.data.open import open_source
+from tacit.data.skipped import beside, report_skipped
 from tacit.data.source import UNLABELLED, Source
 from tacit.data.splits import Folders
 from tacit.data.understood import say
@@ -52,7 +53,8 @@ def embed(
         label_column: of the labels, in this CSV.
         file_column: of the files, in this CSV; default: the one that names the samples.
         folders: whether folders of the first level are classes or splits, where their names leave it open.
-        on_bad_file: whether the first unusable file stops, or is skipped and counted.
+        on_bad_file: whether the first unusable file stops, or all are skipped; then they are listed in
+            OUT.skipped.csv, without the ending of `out`.
         cache: where decoded images are kept.
         batch_size: images encoded at once.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -86,9 +88,12 @@ def embed(
         say(source)
     rows = feature_batches(encoder_features(encoder, pick_device(device)), source, batch_size=batch_size)
     if target is None:
-        return np.concatenate([values for _, values in rows])
-    _WRITERS[target.suffix](target, rows, source)
-    return target
+        found: Any = np.concatenate([values for _, values in rows])
+    else:
+        _WRITERS[target.suffix](target, rows, source)
+        found = target
+    report_skipped(source, beside(target))
+    return found
 
 
 def _label_names(source: Source, rows: slice) -> list[str | None]:

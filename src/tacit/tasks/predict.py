@@ -9,6 +9,7 @@ from typing import Any
 
 from tacit.data.memory import Data, taken
 from tacit.data.open import open_source
+from tacit.data.skipped import beside, report_skipped
 from tacit.data.splits import Folders
 from tacit.data.understood import say
 from tacit.errors import UsageError
@@ -58,7 +59,8 @@ def predict(
         values: a CSV of file names and true values.
         column: of the values, in this CSV.
         folders: whether folders of the first level are classes or splits, where their names leave it open.
-        on_bad_file: whether the first unusable file stops, or is skipped and counted.
+        on_bad_file: whether the first unusable file stops, or all are skipped; then they are listed in
+            OUT.skipped.csv, without the ending of `out`, or in the folder's skipped.csv.
         cache: where decoded files are kept.
         batch_size: samples at once.
         overlap: of neighbouring windows of a volume along each axis, from 0 to below 1; default 0.5.
@@ -95,7 +97,9 @@ def predict(
     )
     if not quiet:
         say(source)
-    return task.write(predictor, source, asked, pick_device(device))
+    written = task.write(predictor, source, asked, pick_device(device))
+    report_skipped(source, beside(asked.out))
+    return written
 
 
 def _task(folder: Path) -> Task:

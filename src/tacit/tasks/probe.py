@@ -16,6 +16,7 @@ from torch import nn
 from tacit import __version__
 from tacit.data.memory import Data, described, taken
 from tacit.data.open import open_source
+from tacit.data.skipped import beside, report_skipped
 from tacit.data.source import Source
 from tacit.data.splits import Folders
 from tacit.data.understood import say
@@ -73,7 +74,8 @@ def probe(
         folders: whether folders of the first level are classes or splits, where their names leave it open.
         baselines: also measure the random twin and raw pixels.
         k: neighbours of the kNN probe, which is for classes.
-        on_bad_file: whether the first unusable file stops, or is skipped and counted.
+        on_bad_file: whether the first unusable file stops, or all are skipped; then they are listed beside
+            the report, in REPORT.skipped.csv.
         cache: where decoded images are kept.
         batch_size: images encoded at once.
         device: auto, cpu, cuda, cuda:1, mps.
@@ -135,6 +137,7 @@ def probe(
     target = _target(spec, protocol, out)
     if target is not None:
         report.save(target)
+    report_skipped(source, beside(target))
     return report
 
 

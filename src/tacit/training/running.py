@@ -16,6 +16,7 @@ import torch
 from tacit.data.form import form_class
 from tacit.data.memory import Held
 from tacit.data.open import spelled
+from tacit.data.skipped import skipped_line
 from tacit.data.source import Source
 from tacit.data.understood import understood
 from tacit.encoders.card import card_of
@@ -126,7 +127,9 @@ def run_method(options: Options) -> Run:
             check_disk(job.run.folder, state_bytes(method))
             job.run.sweep()
             job.run.write_settings(settings, _record(data, recipe, method))
-            job.run.write_skipped(data.source.skipped)
+            job.run.write_skipped(data.whole.skipped)
+            if data.whole.skipped:
+                job.say([skipped_line(data.whole.skipped, len(data.whole), job.run.folder / "skipped.csv")])
         if job.checkpoint is None:
             method.begin(data.source, progress=not job.options.care.quiet)
         learner = _learner(job, data, method, recipe, rng)

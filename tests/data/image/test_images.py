@@ -119,14 +119,14 @@ def test_only_bad_files(tmp_path):
 def test_a_file_without_permission(tmp_path, monkeypatch):
     write(tmp_path, "a.png", "b.png", "c.png")
     if os.geteuid() == 0:  # root may read everything
-        read = type(tmp_path).read_bytes
+        opened = os.open
 
-        def refuse(path):
-            if path.name == "b.png":
+        def refuse(path, *words, **more):
+            if os.fspath(path) == os.fspath(tmp_path / "b.png"):
                 raise PermissionError(13, "Permission denied")
-            return read(path)
+            return opened(path, *words, **more)
 
-        monkeypatch.setattr(type(tmp_path), "read_bytes", refuse)
+        monkeypatch.setattr(os, "open", refuse)
     else:
         (tmp_path / "b.png").chmod(0)
     with pytest.raises(BadFile, match=r"b\.png: permission denied"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from tacit.data.image.decoding import Decoded, Form, Header, array_header, fit_a
 from tacit.data.image.store import StoredImages
 from tacit.data.labels import is_missing, sort_classes
 from tacit.data.names import Names, spelled
+from tacit.data.numpy_files import load_member
 from tacit.data.options import Options
 from tacit.data.source import UNLABELLED, Source
 from tacit.data.splits import EXTRA, NO_LABELS, SPLITS, as_splits, part_of
@@ -143,13 +145,12 @@ class Archive:
     def _load(self, member: str) -> np.ndarray:
         try:
             with np.load(self.path, allow_pickle=False) as archive:
-                return archive[member]
-        except ValueError:
-            raise UsageError(
-                f"{self.path}: {member} holds Python objects, which are not loaded; save it as numbers"
-            ) from None
-        except (OSError, BadZipFile, EOFError) as error:
-            raise UsageError(f"{self.path}: {member} is damaged: {error}") from None
+                return load_member(member, archive, member)
+        except BadFile as bad:
+            raise UsageError(f"{self.path}: {member}: {bad.reason}") from None
+        except (OSError, BadZipFile, EOFError, MemoryError, KeyError, zlib.error, ValueError) as error:
+            cause = (str(error) or type(error).__name__).splitlines()[0]
+            raise UsageError(f"{self.path}: {member} is damaged: {cause}") from None
 
 
 def open_archive(path: Path, options: Options) -> StoredImages:

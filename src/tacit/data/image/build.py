@@ -12,7 +12,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -28,7 +28,7 @@ from tacit.data.image.unfinished import UnfinishedStore
 from tacit.data.names import Names
 from tacit.data.options import Options
 from tacit.data.progress import counted
-from tacit.errors import BadFile, TacitError
+from tacit.errors import BadFile, TacitError, Unreadable
 from tacit.files import write_atomically
 
 _CHUNK = 16
@@ -43,12 +43,17 @@ def store_images(originals: Originals, options: Options) -> StoredImages:
     images are decoded again. Two processes that want the same store decode it once; one waits for the
     other, and takes over if that is killed. What is unfinished has another name than a store.
 
+    Originals that could not be read (`Unreadable`) are tried again each time that the store is asked for, and
+    once one can be read the store is built again: only damage of content is kept in mind.
+
     Raises:
         BadFile: a file cannot be used and `on_bad_file` is "stop"; the first one in the order of names.
         TacitError: no file can be used, or the cache cannot be written.
     """
     alias = options.aliases / _key(originals, options.size, options.max_size, options.channels, options.white)
-    store = _aliased(alias, options.stores) or _built(alias, originals, options)
+    store = _aliased(alias, options.stores)
+    if store is None or _can_be_read(originals, store.unreadable, store.form):
+        store = _built(alias, originals, options)
     if store.skipped and options.on_bad_file == "stop":
         raise BadFile(*store.skipped[0])
     if store.brightest > store.white and options.progress:
@@ -76,6 +81,15 @@ def _aliased(alias: Path, stores: Path) -> StoredImages | None:
         return None
 
 
+def _can_be_read(originals: Originals, positions: Iterable[int], form: Form) -> bool:
+    """Whether one of these, which could not be read, can be read now."""
+    for i in positions:
+        with quiet():
+            if not isinstance(_decoded_or_bad(originals.decode, i, form), Unreadable):
+                return True
+    return False
+
+
 def _built(alias: Path, originals: Originals, options: Options) -> StoredImages:
     """The store of the planned form; other wishes that lead to the same form share it."""
     with _cache_errors(options.stores), quiet():
@@ -87,7 +101,7 @@ def _built(alias: Path, originals: Originals, options: Options) -> StoredImages:
             with _alone(folder, options):
                 _sweep(options, folder)
                 if find_store(folder) is None:
-                    _build(folder, originals, form, options, pool)
+                    folder = _build(folder, originals, form, options, pool)
         finally:
             pool.shutdown(cancel_futures=True)
         write_atomically(alias, folder.name)
@@ -96,14 +110,21 @@ def _built(alias: Path, originals: Originals, options: Options) -> StoredImages:
 
 def _build(
     folder: Path, originals: Originals, form: Form, options: Options, pool: ThreadPoolExecutor
-) -> None:
+) -> Path:
+    """The folder that the store has got, which has another name where originals could not be read."""
     unfinished = UnfinishedStore(_unfinished(folder), form)
     try:
+        for each in unfinished.left_out:
+            if each.passing and _can_be_read(originals, [each.position], form):
+                unfinished.go_back(each.position)
+                break
         row = form.channels * form.size**2
         _check_room(folder.parent, (len(originals.names) - unfinished.done) * row)
         _decode_all(unfinished, originals, form, options, pool)
         unfinished.finish(Names.of(originals.names), form.white)
-        unfinished.publish(folder)
+        named = folder.with_name(folder.name + unfinished.suffix)
+        unfinished.publish(named)
+        return named
     finally:
         unfinished.close()
 
@@ -112,7 +133,7 @@ def _decode_all(
     unfinished: UnfinishedStore, originals: Originals, form: Form, options: Options, pool: ThreadPoolExecutor
 ) -> None:
     if unfinished.left_out and options.on_bad_file == "stop":
-        raise BadFile(*unfinished.left_out[0][1:])
+        raise BadFile(unfinished.left_out[0].name, unfinished.left_out[0].reason)
     count, begun = len(originals.names), unfinished.done
     results = _decoded(originals, form, pool, 4 * options.threads, begun)
     for result in counted(results, count, options.progress, begun=begun):
@@ -122,8 +143,8 @@ def _decode_all(
         if unfinished.done % _RECORDED == 0:
             unfinished.record()
     if not unfinished.kept:
-        _, name, reason = unfinished.left_out[0]
-        raise TacitError(f"none of the {count} images can be used; {name}: {reason}")
+        first = unfinished.left_out[0]
+        raise TacitError(f"none of the {count} images can be used; {first.name}: {first.reason}")
 
 
 def _decoded(

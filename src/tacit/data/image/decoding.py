@@ -8,9 +8,12 @@ The rules, each our choice:
 - Transparency is laid over white, because transparent pictures are mostly drawings for a page;
   with four channels it is kept.
 - More than 8 bits of grey are scaled linearly with one white for the whole source, so that absolute
-  intensities stay comparable between images; what is brighter than white is clipped. Colour with 16
-  bits a channel is read as its upper 8 bits (all that Pillow offers).
-- What has no single right reading is a bad file: CMYK, several frames, floating-point pixels.
+  intensities stay comparable between images; what is brighter than white is clipped. Colour, and grey with
+  transparency, of 16 bits a channel are read as their upper 8 bits (all that Pillow offers).
+- Pixels are taken as they are stored: colour profiles are not applied. Where a grey TIFF says that white is 0
+  it is inverted, so that white is bright.
+- What has no single right reading is a bad file: CMYK, several frames, floating-point or negative pixels.
+- What a header declares is bounded before it is decoded; see `tacit.data.limits`.
 """
 
 from __future__ import annotations
@@ -25,19 +28,27 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tacit.data.reading import damage_named
+from tacit.data.image.tiff import black_is_zero, kind_of
+from tacit.data.limits import ROOM, check_unpacked
+from tacit.data.numpy_files import load_array, read_array_header
+from tacit.data.reading import damage_named, open_file, size_of
 from tacit.errors import BadFile
 
 FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP")
 SMALLEST_SIDE = 4
 LONGEST_SIDE = 20_000
+MOST_CHANNELS = 1024
 FULL_WHITE = 65_535
-_MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*", b"MM\0*", b"RIFF", b"\x93NUMPY")
+_MAGIC = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*", b"II+", b"MM\0*", b"RIFF", b"\x93NUMPY")
 _GREY = {"1", "L", "LA", "La"}
 _READ = _GREY | {"P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr"}
 TURNED = range(5, 9)  # EXIF orientations that swap height and width
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")  # chunks of PNG, and those texts in them that can hold an orientation
 _ORIENTING = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+_WHITE_IS_ZERO = "tacit: white is 0"  # in the `info` of an image
+_COUNTED = 256 * 1024  # bytes of a GIF up to which its frames are counted: 17,000 of them take 0.1 s
+_PAGES = 100  # of a TIFF that are counted
+_WORKING = 4  # bytes of working memory for each that a picture has: as Pillow keeps it, turned, over white
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as Pillow's convert("L")
 
 # Pillow logs what it then raises; without a handler Python would print it to the terminal.
@@ -82,33 +93,37 @@ def read_header(name: str, file: IO[bytes]) -> Header:
     """
     with damage_named(name):
         if name.lower().endswith(".npy"):
-            return array_header(name, *_array_shape(file))
+            shape, dtype, _ = read_array_header(file)
+            return array_header(name, shape, dtype)
         with open_image(name, file) as image:
-            return _header(name, image)
+            return _header(name, image, size_of(file))
 
 
 def decode(name: str, data: bytes, form: Form) -> Decoded:
     """Decode an image file or a `.npy` array of this name.
 
     Raises:
-        BadFile: the file is damaged, no image, or has no single right reading.
+        BadFile: the file is damaged, no image, or has no single right reading. Unreadable: there is too
+            little memory for it.
     """
     digest = blake2b(data, digest_size=16).digest()
     with damage_named(name):
         if name.lower().endswith(".npy"):
-            array_header(name, *_array_shape(BytesIO(data)))
-            array = np.load(BytesIO(data), allow_pickle=False)
-            return Decoded(fit_array(name, array, form), array.shape[:2], digest)
+            array = _array(name, data)
+            with ROOM.taken(name, _WORKING * array.nbytes):
+                return Decoded(fit_array(name, array, form), array.shape[:2], digest)
         with open_image(name, BytesIO(data)) as image:
-            header = _header(name, image)
+            header = _header(name, image, len(data))
             image.draft(image.mode, (2 * form.size, 2 * form.size))
-            image.load()
-            upright = _upright(image)
-            drafted = image.format in ("JPEG", "MPO")
-            true_size = header[:2] if drafted else (upright.height, upright.width)
-            if header.deep:
-                return Decoded(fit_array(name, _deep_values(name, upright), form), true_size, digest)
-            return Decoded(_fit_image(name, upright, form), true_size, digest)
+            with ROOM.taken(name, _working(image, header)):
+                image.load()
+                upright = _upright(image)
+                drafted = image.format in ("JPEG", "MPO")
+                true_size = header[:2] if drafted else (upright.height, upright.width)
+                if header.deep:
+                    values = _deep_values(name, upright)
+                    return Decoded(fit_array(name, values, form), true_size, digest)
+                return Decoded(_fit_image(name, upright, form), true_size, digest)
 
 
 def picture_header(name: str, image: Image.Image) -> Header:
@@ -117,7 +132,7 @@ def picture_header(name: str, image: Image.Image) -> Header:
     Raises:
         BadFile: it has no single right reading.
     """
-    return _header(name, image)
+    return _header(name, image, _held(image))
 
 
 def fit_picture(name: str, image: Image.Image, form: Form) -> tuple[np.ndarray, tuple[int, int]]:
@@ -126,11 +141,16 @@ def fit_picture(name: str, image: Image.Image, form: Form) -> tuple[np.ndarray, 
     Raises:
         BadFile: it has no single right reading.
     """
-    header, upright = _header(name, image), _upright(image)
+    header, upright = _header(name, image, _held(image)), _upright(image)
     size = upright.height, upright.width
     if header.deep:
         return fit_array(name, _deep_values(name, upright), form), size
     return _fit_image(name, upright, form), size
+
+
+def _held(image: Image.Image) -> int:
+    """Bytes of a picture that is in memory already, at least."""
+    return 8 * image.width * image.height
 
 
 def peak(name: str, data: bytes) -> int:
@@ -138,12 +158,31 @@ def peak(name: str, data: bytes) -> int:
     try:
         with damage_named(name):
             if name.lower().endswith(".npy"):
-                array = np.load(BytesIO(data), allow_pickle=False)
+                array = _array(name, data)
                 return int(array.max()) if array.dtype.itemsize == 2 else 0
             with open_image(name, BytesIO(data)) as image:
-                return int(_deep_values(name, image).max()) if _header(name, image).deep else 0
+                header = _header(name, image, len(data))
+                if not header.deep:
+                    return 0
+                with ROOM.taken(name, _working(image, header)):
+                    return int(_deep_values(name, image).max())
     except BadFile:
         return 0
+
+
+def _array(name: str, data: bytes) -> np.ndarray:
+    """The checked array in a `.npy` file."""
+    shape, dtype, _ = read_array_header(BytesIO(data))
+    array_header(name, shape, dtype)
+    return load_array(name, data)
+
+
+def _working(image: Image.Image, header: Header) -> int:
+    """Bytes that decoding an image takes. image: with the size that it is decoded at."""
+    taken = _WORKING * image.width * image.height * (4 if header.channels > 1 or header.deep else 1)
+    if image.info.get("progressive"):  # all coefficients, 16 bits each, whatever it is reduced to
+        taken += 2 * header.height * header.width * header.channels
+    return taken
 
 
 def white_above(peak: int) -> int:
@@ -162,6 +201,8 @@ def array_header(name: str, shape: tuple[int, ...], dtype: np.dtype) -> Header:
     if len(shape) not in (2, 3):
         raise BadFile(name, f"shape {shape}: (height, width) or (height, width, channels) is read")
     height, width, channels = (*shape, 1)[:3]
+    if not 0 < channels <= MOST_CHANNELS:
+        raise BadFile(name, f"shape {shape}: from 1 to {MOST_CHANNELS} channels are read")
     if len(shape) == 3 and height != width == channels:
         raise BadFile(name, f"shape {shape}: the channels must come last")
     _check_sides(name, height, width)
@@ -194,19 +235,28 @@ def open_image(name: str, file: IO[bytes]) -> Image.Image:
     Raises:
         BadFile: the file is no image, or its header is damaged.
     """
+    file, inverted = black_is_zero(file)
     try:
-        return Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=FORMATS)
+        if inverted:
+            image.info[_WHITE_IS_ZERO] = True
+        return image
     except UnidentifiedImageError:
         file.seek(0)
         start = file.read(8)
     if not start:
         raise BadFile(name, "empty file (0 bytes)")
+    if kind := kind_of(file):
+        raise BadFile(name, f"a TIFF with {kind}, which is not read: save it with 8 or 16 bits")
+    if start.startswith(b"MM\0+"):
+        raise BadFile(name, "a big-endian BigTIFF, which is not read: save it as a plain TIFF")
     if start.startswith(_MAGIC):
         raise BadFile(name, "damaged: its header cannot be read")
     raise BadFile(name, f"not an image: it starts with {start!r}")
 
 
-def _header(name: str, image: Image.Image) -> Header:
+def _header(name: str, image: Image.Image, held: int) -> Header:
+    """held: bytes of the file."""
     width, height = image.size
     _check_sides(name, height, width)
     if image.mode == "CMYK":
@@ -216,13 +266,35 @@ def _header(name: str, image: Image.Image) -> Header:
     deep = image.mode.startswith("I")
     if not deep and image.mode not in _READ:
         raise BadFile(name, f"colours of the kind {image.mode}: convert it to RGB")
+    frames = frames_of(image, held)
     # a camera's MPO is a JPEG with a preview behind the picture
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
+    if frames != "1" and image.format != "MPO":
         raise BadFile(name, f"{frames} frames: save the one that is meant as a file of its own")
-    if orientation_tag(image) in TURNED:
+    channels = 1 if deep or image.mode in _GREY else 3
+    check_unpacked(name, width * height * (2 if deep else max(channels, len(image.getbands()))), held)
+    if orientation_tag(image) in TURNED:  # only now, because for some files Pillow decodes them to find it
         height, width = width, height
-    return Header(height, width, 1 if deep or image.mode in _GREY else 3, deep)
+    return Header(height, width, channels, deep)
+
+
+def frames_of(image: Image.Image, held: int) -> str:
+    """How many frames or pages an image has, as a number up to what is quickly counted, else in words.
+
+    held: bytes of the file.
+    """
+    if not getattr(image, "is_animated", False):
+        return "1"
+    if image.format == "GIF" and held > _COUNTED:
+        return "several"
+    if image.format == "TIFF":
+        for page in range(1, _PAGES):
+            try:
+                image.seek(page)
+            except EOFError:
+                image.seek(0)
+                return str(page)
+        return f"{_PAGES} or more"
+    return str(getattr(image, "n_frames", 1))
 
 
 def _check_sides(name: str, height: int, width: int) -> None:
@@ -249,7 +321,7 @@ def orientation_of(path: Path) -> int:
     """
     if path.suffix.lower() == ".npy":
         return 1
-    with damage_named(path.name), open(path, "rb") as file, open_image(path.name, file) as image:
+    with damage_named(path.name), open_file(path, path.name) as file, open_image(path.name, file) as image:
         if image.format == "PNG" and not _may_say_orientation(file):
             return 1  # else Pillow would decode it, because the tag may lie behind the pixels
         return orientation_tag(image) or 1
@@ -286,11 +358,17 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _deep_values(name: str, image: Image.Image) -> np.ndarray:
+def values_of(image: Image.Image) -> np.ndarray:
+    """The numbers of an image that `open_image` has opened, (H, W) or (H, W, C), white above black."""
     values = np.asarray(image)
+    return FULL_WHITE - values if _WHITE_IS_ZERO in image.info else values
+
+
+def _deep_values(name: str, image: Image.Image) -> np.ndarray:
+    values = values_of(image)
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > FULL_WHITE:
-        raise BadFile(name, f"32-bit pixels from {low} to {high}: only 0 to {FULL_WHITE} is read")
+        raise BadFile(name, f"signed or 32-bit pixels from {low} to {high}: only 0 to {FULL_WHITE} is read")
     return values.astype(np.uint16)
 
 
@@ -323,11 +401,3 @@ def _fit_channels(name: str, planes: np.ndarray, channels: int) -> np.ndarray:
     if len(planes) != channels:
         raise BadFile(name, f"{len(planes)} channels where {channels} are wanted")
     return np.ascontiguousarray(planes)
-
-
-def _array_shape(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of a `.npy` file, before its pixels are read."""
-    major, _ = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype

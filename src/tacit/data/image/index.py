@@ -105,8 +105,8 @@ def _loaded(path: Path) -> Listing | None:
 
 
 def _is_current(listing: Listing) -> bool:
-    if int(listing.changed.max(initial=0)) > listing.began - _COARSE:
-        return False
+    if listing.closed or int(listing.changed.max(initial=0)) > listing.began - _COARSE:
+        return False  # a folder that could not be read may be readable now, without having changed
     root = os.path.join(os.fsencode(listing.root), b"")
     for name, known in zip(listing.folders, listing.changed.tolist(), strict=True):
         state = _state(root + os.fsencode(name))

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from tacit.data.image.decoding import FORMATS, read_header
+from tacit.data.image.decoding import open_image, read_header, values_of
 from tacit.data.labels import read_labels
+from tacit.data.limits import check_memory, check_unpacked
 from tacit.data.progress import counted
-from tacit.data.reading import damage_named, read_bytes
+from tacit.data.reading import damage_named, open_file, read_bytes
 from tacit.data.source import UNLABELLED, Skipped
 from tacit.errors import BadFile, TacitError, UsageError, require, unknown
 from tacit.files import replacing
@@ -33,6 +34,7 @@ SIDE, PATCH = 300, 128  # pixels of that square and of a patch
 _TOP, _RIGHT = 100, SIDE - PATCH  # first row of both patches, first column of the second
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _DICOM = (".dcm", ".dicom")
+_WORKING = 12  # bytes for each of a DICOM file's pixels: as numbers of 8 bytes, and their shares of white
 _MARK = slice(128, 132)  # where a DICOM file says DICM
 _SQUARE = 0.01  # relative difference of the spacings of rows and columns that is let pass
 
@@ -221,9 +223,9 @@ def _radiographs(root: Path) -> list[str]:
 
 def _says_dicom(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_file(path, path.name) as file:
             return file.read(_MARK.stop)[_MARK] == b"DICM"
-    except OSError:
+    except (BadFile, OSError):
         return False
 
 
@@ -235,10 +237,10 @@ def _read_picture(name: str, data: bytes) -> Radiograph:
     with damage_named(name), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         header = read_header(name, BytesIO(data))
-        with Image.open(BytesIO(data), formats=FORMATS) as opened:
+        with open_image(name, BytesIO(data)) as opened:
             picture = ImageOps.exif_transpose(opened)
             if header.deep:
-                return Radiograph(_spread(np.asarray(picture)), None)
+                return Radiograph(_spread(values_of(picture)), None)
             return Radiograph(np.asarray(picture.convert("L")), None)
 
 
@@ -250,6 +252,9 @@ def _read_dicom(name: str, data: bytes) -> Radiograph:
         warnings.simplefilter("ignore")
         dataset = pydicom.dcmread(BytesIO(data))
         _check_readable(name, dataset, pixels)
+        declared = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated) // 8
+        check_unpacked(name, declared, len(data))
+        check_memory(name, _WORKING * declared)
         values = pixels.apply_modality_lut(dataset.pixel_array, dataset)
         image = _windowed(values, dataset, pixels)
         if dataset.PhotometricInterpretation == "MONOCHROME1":

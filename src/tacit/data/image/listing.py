@@ -19,13 +19,15 @@ import numpy as np
 from tacit.data.image.decoding import Decoded, Form, Header, decode, peak, read_header
 from tacit.data.image.originals import evenly
 from tacit.data.names import Names
-from tacit.data.reading import damage_named, is_system, read_bytes
+from tacit.data.reading import damage_named, is_system, open_file, read_bytes
 from tacit.data.source import Skipped
 from tacit.errors import BadFile
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".npy")
 _ENCODED = frozenset(map(os.fsencode, EXTENSIONS))
 _MAYBE_DEEP = (".png", ".tif", ".tiff", ".npy")
+_LARGE = 64 * 2**20  # bytes of a file whose header is looked at before it is read
+_PATHS = 64  # by which one folder is listed, through links; more are links to links without end
 
 
 @dataclass
@@ -79,13 +81,15 @@ class Listing:
     def header(self, i: int) -> Header:
         """The file's header; raises `BadFile`."""
         name = self.names[i]
-        with damage_named(name), open(self.root / name, "rb") as file:
+        with damage_named(name), open_file(self.root / name, name) as file:
             return read_header(name, file)
 
     def peak(self, i: int) -> int:
         """The file's largest value, 0 if it has 8 bits or cannot be read."""
         name = self.names[i]
         try:
+            if self.sizes[i] > _LARGE:
+                self.header(i)
             return peak(name, read_bytes(self.root / name, name))
         except BadFile:
             return 0
@@ -93,11 +97,18 @@ class Listing:
     def decode(self, i: int, form: Form) -> Decoded:
         """The file's pixels; raises `BadFile`."""
         name = self.names[i]
+        if self.sizes[i] > _LARGE:
+            self.header(i)  # raises what the header tells, before all of it is read
         return decode(name, read_bytes(self.root / name, name), form)
 
 
 def list_images(folder: Path) -> Listing:
-    """All image files below `folder`, without what is no data (`is_system`). Links are followed."""
+    """All image files below `folder`; what is no data (`is_system`) is left out. Links are followed.
+
+    A folder is not listed within itself, and through links by at most 64 paths: links between a few folders
+    can make millions, and one more is a folder that cannot be read (`closed`). Pipes, devices and sockets
+    that are called as images are listed as files that cannot be read.
+    """
     return _Walk(folder).listing()
 
 
@@ -108,6 +119,7 @@ class _Folder(NamedTuple):
     name: bytes  # with a slash behind it: sorted so, files and folders are in the order of whole paths
     path: bytes
     above: frozenset[tuple[int, int]]  # device and inode of the folders that it lies in
+    linked: bool = False  # whether its path leads through a link
 
 
 @dataclass(slots=True)
@@ -133,6 +145,7 @@ class _Walk:
         self.changed = array("q")
         self.others: Counter[str] = Counter()
         self.closed: list[Skipped] = []
+        self.entered: Counter[tuple[int, int]] = Counter()  # folders, by device and inode
 
     def listing(self) -> Listing:
         began = time.time_ns()
@@ -182,20 +195,26 @@ class _Walk:
             inode = state.st_dev, state.st_ino
             if inode in folder.above:
                 return content
+            self.entered[inode] += folder.linked
+            if folder.linked and self.entered[inode] > _PATHS:
+                if self.entered[inode] == _PATHS + 1:
+                    self._close(prefix, f"reached by more than {_PATHS} paths through links: remove links")
+                return content
             self.folders.append(prefix)
             self.changed.extend((state.st_mtime_ns, state.st_ctime_ns))
             with os.scandir(folder.path) as entries:
-                self._read(entries, content, folder.above | {inode})
+                self._read(entries, content, folder._replace(above=folder.above | {inode}))
         except OSError as error:
-            name = os.fsdecode(prefix) or str(self.shown)
-            self.closed.append(Skipped(name, f"folder cannot be read: {error.strerror}"))
+            self._close(prefix, f"folder cannot be read: {error.strerror}")
         content.files.sort()
         content.folders.sort(reverse=True)
         return content
 
-    def _read(
-        self, entries: Iterable[os.DirEntry[bytes]], content: _Content, above: frozenset[tuple[int, int]]
-    ) -> None:
+    def _close(self, prefix: bytes, reason: str) -> None:
+        self.closed.append(Skipped(os.fsdecode(prefix) or str(self.shown), reason))
+
+    def _read(self, entries: Iterable[os.DirEntry[bytes]], content: _Content, inside: _Folder) -> None:
+        """inside: the folder, itself among those that lie above its own."""
         for entry in entries:
             name = entry.name
             if name.startswith(b"."):
@@ -203,7 +222,8 @@ class _Walk:
             if _is_folder(entry):
                 if is_system(os.fsdecode(name)):
                     continue
-                content.folders.append(_Folder(name + b"/", entry.path, above))
+                linked = inside.linked or entry.is_symlink()
+                content.folders.append(_Folder(name + b"/", entry.path, inside.above, linked))
                 continue
             dot = name.rfind(b".")
             extension = name[dot:].lower() if dot > 0 else b""
@@ -214,7 +234,7 @@ class _Walk:
                 if entry.is_file():
                     state = entry.stat()
                     content.files.append((name, state.st_size, state.st_mtime_ns))
-                elif entry.is_symlink():
+                else:  # a link to nothing, a pipe, a device: reading it will say which
                     content.files.append((name, -1, 0))
             except OSError:  # just deleted, or its folder may be listed only: reading it will say which
                 content.files.append((name, -1, 0))

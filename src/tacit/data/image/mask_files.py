@@ -19,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from tacit.data.image.decoding import TURNED, open_image, orientation_tag, upright
+from tacit.data.image.decoding import TURNED, frames_of, open_image, orientation_tag, upright
+from tacit.data.limits import MASK_RATIO, ROOM, check_unpacked
+from tacit.data.numpy_files import load_array
 from tacit.data.reading import damage_named, read_bytes
 from tacit.errors import BadFile, UsageError
 
@@ -32,6 +34,7 @@ _MANY = 64  # distinct values; pictures taken for masks have more, and few sets 
 _CALM = 0.85  # of neighbouring pixels of a mask are equal, at least
 _MASS = 0.8  # of the pixels have one of two values, where only edges have others
 _LOSSY = ("JPEG", "MPO")
+_WORKING = 16  # bytes a pixel that reading a mask takes, of 32-bit numbers and their copies
 _UNDERSTOOD = {"1", "L", "P", "I", "LA", "PA", "RGB", "RGBA", "RGBX"}
 
 
@@ -54,19 +57,20 @@ def read_mask(path: Path, name: str, size: tuple[int, int], orientation: int) ->
     data = read_bytes(path, name)
     with damage_named(name):
         if name.lower().endswith(".npy"):
-            array = np.load(BytesIO(data), allow_pickle=False)
+            array = load_array(name, data)
             if array.ndim != 2 or array.dtype.kind not in "bui":
                 raise BadFile(name, f"{array.dtype} of shape {array.shape}: whole numbers (H, W) are read")
             turn = _turn(name, array.shape, None, size, orientation)
             return upright(_checked(name, array), turn), data
         with open_image(name, BytesIO(data)) as image:
-            _check_kind(name, image)
-            tagged = orientation_tag(image) is not None
-            pixels = np.asarray(image)
-            left = orientation_tag(image) or 1  # Pillow has turned a TIFF already
-            turn = _turn(name, pixels.shape[:2], left if tagged else None, size, orientation)
-            lossy = image.format in _LOSSY
-            return upright(_checked(name, _numbers(name, pixels, lossy=lossy)), turn), data
+            _check_kind(name, image, len(data))
+            with ROOM.taken(name, _WORKING * image.width * image.height):
+                tagged = orientation_tag(image) is not None
+                pixels = np.asarray(image)
+                left = orientation_tag(image) or 1  # Pillow has turned a TIFF already
+                turn = _turn(name, pixels.shape[:2], left if tagged else None, size, orientation)
+                lossy = image.format in _LOSSY
+                return upright(_checked(name, _numbers(name, pixels, lossy=lossy)), turn), data
 
 
 def _turn(name: str, found: tuple[int, ...], own: int | None, size: tuple[int, int], orientation: int) -> int:
@@ -106,10 +110,14 @@ def _checked(name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def _check_kind(name: str, image: Image.Image) -> None:
-    """Refuse what the header of an image that is not decoded yet tells to be no mask."""
-    mode, frames = image.mode, getattr(image, "n_frames", 1)
-    if frames > 1 and image.format not in _LOSSY:
+def _check_kind(name: str, image: Image.Image, held: int) -> None:
+    """Refuse what the header of an image that is not decoded yet tells to be no mask.
+
+    held: bytes of the file.
+    """
+    mode, frames = image.mode, frames_of(image, held)
+    _check_declared(name, image, held)
+    if frames != "1" and image.format not in _LOSSY:
         raise BadFile(name, f"{frames} frames: save the mask as a file of its own")
     if mode == "F":
         raise BadFile(name, f"floating-point pixels: {_SAVE}")
@@ -117,6 +125,10 @@ def _check_kind(name: str, image: Image.Image) -> None:
         raise BadFile(name, f"colours of the kind {mode}: {_SAVE}")
     if len(image.getbands()) > 1 and "16" in str(getattr(image, "tile", "")):
         raise BadFile(name, f"16 bits a channel, of which only 8 are read: {_SAVE}")
+
+
+def _check_declared(name: str, image: Image.Image, held: int) -> None:
+    check_unpacked(name, image.width * image.height * len(image.getbands()), held, MASK_RATIO)
 
 
 def _numbers(name: str, pixels: np.ndarray, *, lossy: bool) -> np.ndarray:
@@ -154,11 +166,13 @@ def looks_like_masks(paths: Sequence[Path]) -> bool:
 
 def _looks_like_mask(path: Path) -> bool:
     try:
-        with damage_named(path.name), open(path, "rb") as file:
+        data = read_bytes(path, path.name)
+        with damage_named(path.name):
             if path.suffix.lower() == ".npy":
-                pixels = np.load(file, allow_pickle=False)
+                pixels = load_array(path.name, data)
             else:
-                with open_image(path.name, file) as image:
+                with open_image(path.name, BytesIO(data)) as image:
+                    _check_declared(path.name, image, len(data))
                     pixels = np.asarray(image)
             if pixels.ndim == 3:
                 pixels = _packed(pixels) if pixels.shape[2] >= 3 else pixels[..., 0]

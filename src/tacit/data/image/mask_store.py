@@ -19,10 +19,10 @@ from tacit.data.image.decoding import orientation_of
 from tacit.data.image.mask_files import VALUES, Seen, read_mask
 from tacit.data.options import Options
 from tacit.data.progress import counted
-from tacit.errors import BadFile, TacitError
+from tacit.errors import BadFile, TacitError, Unreadable
 from tacit.files import replacing, write_atomically
 
-FORMAT = 2  # raised whenever the same files would give other masks
+FORMAT = 3  # raised whenever the same files would give other masks
 _AT_ONCE = 64  # masks that are decoded before they are written
 
 
@@ -79,13 +79,13 @@ def store_masks(files: Sequence[MaskFile], side: int, options: Options) -> Store
     folder = options.stores.with_name("masks")
     path = folder / f"{_key(files, side)}.npy"
     shape = (len(files), side, side)
-    if (found := _found(path, shape)) is not None:
+    if (found := _found(path, shape, files)) is not None:
         return found
     options.locks.mkdir(parents=True, exist_ok=True)
     with FileLock(options.locks / f"masks-{path.stem}.lock"):
         for left in folder.glob(f".{path.stem}*"):  # of a process that was killed
             left.unlink(missing_ok=True)
-        return _found(path, shape) or _built(path, files, side, options)
+        return _found(path, shape, files) or _built(path, files, side, options)
 
 
 def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -106,11 +106,13 @@ def _key(files: Sequence[MaskFile], side: int) -> str:
     return key.hexdigest()
 
 
-def _found(path: Path, shape: tuple[int, ...]) -> StoredMasks | None:
-    """What was stored completely; None if it is absent or damaged."""
+def _found(path: Path, shape: tuple[int, ...], files: Sequence[MaskFile]) -> StoredMasks | None:
+    """What was stored completely; None if it is absent or damaged, or lacks a mask that can be read now."""
     try:
         notes = json.loads(path.with_suffix(".json").read_text())
         if np.load(path, mmap_mode="r").shape != shape or len(notes["digests"]) != shape[0]:
+            return None
+        if not all(_decoded(files[row], 1).passing for row in notes["unreadable"]):
             return None
         return StoredMasks(
             path,
@@ -127,45 +129,58 @@ def _built(path: Path, files: Sequence[MaskFile], side: int, options: Options) -
     path.with_suffix(".json").unlink(missing_ok=True)
     seen: dict[int, Seen] = {}
     bad: dict[int, str] = {}
+    unreadable: list[int] = []
     digests, orientations = [], []
     with quiet(), ThreadPoolExecutor(options.threads, "masks") as pool, replacing(path) as out:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), side, side)}
         np.lib.format.write_array_header_1_0(out, header)
-        results = counted(_decoded(files, side, pool), len(files), options.progress, "decoding masks")
+        results = counted(_all_decoded(files, side, pool), len(files), options.progress, "decoding masks")
         for row, (file, result) in enumerate(zip(files, results, strict=True)):
             out.write(result.pixels.tobytes())
             digests.append(result.digest)
             orientations.append(result.orientation)
             if result.reason:
                 bad[row] = result.reason
+            if result.passing:
+                unreadable.append(row)
             for value in np.flatnonzero(result.counts).tolist():
                 pixels, first = seen.get(value, (0, file.name))
                 seen[value] = Seen(pixels + int(result.counts[value]), first)
-    notes = {"seen": seen, "bad": bad, "digests": digests, "orientations": orientations}
+    notes = {
+        "seen": seen,
+        "bad": bad,
+        "unreadable": unreadable,
+        "digests": digests,
+        "orientations": orientations,
+    }
     write_atomically(path.with_suffix(".json"), json.dumps(notes))
     return StoredMasks(path, seen, bad, tuple(digests), tuple(orientations))
 
 
 class _Decoded(NamedTuple):
+    """passing: whether it could not be read, and perhaps can be another time."""
+
     pixels: np.ndarray
     counts: np.ndarray
     digest: str
     orientation: int
     reason: str = ""
+    passing: bool = False
 
 
-def _decoded(files: Sequence[MaskFile], side: int, pool: ThreadPoolExecutor) -> Iterator[_Decoded]:
+def _decoded(file: MaskFile, side: int) -> _Decoded:
+    try:
+        orientation = orientation_of(file.image)
+        values, data = read_mask(file.path, file.name, file.image_size, orientation)
+    except BadFile as bad:
+        nothing = np.zeros((side, side), np.uint8), np.zeros(VALUES, np.int64)
+        return _Decoded(*nothing, "", 1, bad.reason, isinstance(bad, Unreadable))
+    counts = np.bincount(values.ravel(), minlength=VALUES)
+    digest = blake2b(data, digest_size=16).hexdigest()
+    return _Decoded(nearest(values, side, side), counts, digest, orientation)
+
+
+def _all_decoded(files: Sequence[MaskFile], side: int, pool: ThreadPoolExecutor) -> Iterator[_Decoded]:
     """The masks in order, some at a time."""
-
-    def work(file: MaskFile) -> _Decoded:
-        try:
-            orientation = orientation_of(file.image)
-            values, data = read_mask(file.path, file.name, file.image_size, orientation)
-        except BadFile as bad:
-            return _Decoded(np.zeros((side, side), np.uint8), np.zeros(VALUES, np.int64), "", 1, bad.reason)
-        counts = np.bincount(values.ravel(), minlength=VALUES)
-        digest = blake2b(data, digest_size=16).hexdigest()
-        return _Decoded(nearest(values, side, side), counts, digest, orientation)
-
     for begin in range(0, len(files), _AT_ONCE):
-        yield from pool.map(work, files[begin : begin + _AT_ONCE])
+        yield from pool.map(lambda file: _decoded(file, side), files[begin : begin + _AT_ONCE])

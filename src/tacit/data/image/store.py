@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from tacit.batch import Samples
-from tacit.data.image.decoding import FULL_WHITE
+from tacit.data.image.decoding import Form
 from tacit.data.names import Names
 from tacit.data.source import Sample, Skipped, Source, Spec
 from tacit.errors import TacitError
 
-FORMAT = 2  # raised whenever the same files would give other pixels, or the folder another content
+FORMAT = 3  # raised whenever the same files would give other pixels, or the folder another content
 
 
 class Images(Source):
@@ -76,7 +76,8 @@ class StoredImages(Images):
     of 256 costs 0.5 ms more so at 8 x 8 px and the same at 256 x 256 (on one core).
 
     folder: where the store is. white: the value of images with more than 8 bits that became 255.
-    brightest: the largest value that was seen in them; 0 without any.
+    brightest: the largest value that was seen in them; 0 without any. unreadable: positions of originals that
+    are left out because they could not be read when the store was built, and perhaps can be now.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -93,11 +94,17 @@ class StoredImages(Images):
         super().__init__(self.pixels, true_size, names, meta["fingerprint"])
         self.skipped = tuple(Skipped(*entry) for entry in meta["skipped"])
         self.white: int = meta["white"]
-        # older stores have the white alone
-        self.brightest: int = meta.get("brightest", self.white if self.white != FULL_WHITE else 0)
+        self.brightest: int = meta["brightest"]
         if self.brightest:
             self.spec = replace(self.spec, white=self.white)
         self._left_out: list[int] = meta["left_out"]
+        self.unreadable: tuple[int, ...] = tuple(meta["unreadable"])
+
+    @property
+    def form(self) -> Form:
+        """What its images were brought to."""
+        channels, size, _ = self.spec.shape
+        return Form(channels, size, self.white, self.brightest)
 
     def kept(self, values: np.ndarray) -> np.ndarray:
         """Those rows of what is known of each original, (originals, ...), that belong to a stored image."""

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -16,11 +17,20 @@ from tacit.data.image.decoding import Decoded, Form
 from tacit.data.image.store import FORMAT, find_store
 from tacit.data.names import Names
 from tacit.data.reading import fingerprint_of
-from tacit.errors import BadFile
+from tacit.errors import BadFile, Unreadable
 from tacit.files import write_atomically
 
 _RECORD = "progress.json"
 _LEFT_OUT = "left_out.jsonl"
+
+
+class LeftOut(NamedTuple):
+    """An original that is not in the store. passing: whether it could not be read, and perhaps can be now."""
+
+    position: int
+    name: str
+    reason: str
+    passing: bool
 
 
 class UnfinishedStore:
@@ -29,7 +39,7 @@ class UnfinishedStore:
     What lies behind the recorded length is cut off when the build goes on. Only one process may have it
     open.
 
-    done: originals that are decoded or left out. left_out: (position, name, reason) of unusable ones.
+    done: originals that are decoded or left out. left_out: the unusable ones.
     """
 
     def __init__(self, folder: Path, form: Form) -> None:
@@ -43,7 +53,7 @@ class UnfinishedStore:
         with open(folder / _LEFT_OUT, "a+b") as file:
             file.truncate(before["left_out_bytes"])
             file.seek(0)
-            self.left_out: list[tuple[int, str, str]] = [tuple(json.loads(line)) for line in file]
+            self.left_out = [LeftOut(*json.loads(line)) for line in file]
         kept = self.done - len(self.left_out)
         self._left_out_file = open(folder / _LEFT_OUT, "ab")  # noqa: SIM115
         self._pixels = _Column(folder / "pixels.npy", "|u1", (form.channels, form.size, form.size), kept)
@@ -58,13 +68,24 @@ class UnfinishedStore:
     def add(self, result: Decoded | BadFile) -> None:
         """The next original's image, or why there is none."""
         if isinstance(result, BadFile):
-            self.left_out.append((self.done, result.name, result.reason))
+            passing = isinstance(result, Unreadable)
+            self.left_out.append(LeftOut(self.done, result.name, result.reason, passing))
             self._left_out_file.write(json.dumps(self.left_out[-1]).encode() + b"\n")
         else:
             self._pixels.file.write(result.pixels.data)
             self._true_size.file.write(np.array(result.true_size, "<i4").data)
             self._digests.file.write(result.digest)
         self.done += 1
+
+    def go_back(self, position: int) -> None:
+        """Forget what came of the originals from this position on."""
+        self.left_out = [each for each in self.left_out if each.position < position]
+        self.done = position
+        self._left_out_file.truncate(0)
+        self._left_out_file.writelines(json.dumps(each).encode() + b"\n" for each in self.left_out)
+        for column in self._columns:
+            column.cut(self.kept)
+        self.record()
 
     def record(self) -> None:
         """From here a build that is killed later goes on."""
@@ -77,12 +98,12 @@ class UnfinishedStore:
     def finish(self, names: Names, white: int) -> None:
         """Complete the files; `names` are those of all originals."""
         self.record()
-        positions = [position for position, _, _ in self.left_out]
+        positions = [each.position for each in self.left_out]
         if positions:
             keep = np.delete(np.arange(len(names)), positions)
             names = Names.of(names[int(i)] for i in keep)
         names.save(self.folder / "names.safetensors")
-        for column in (self._pixels, self._true_size, self._digests):
+        for column in self._columns:
             column.finish(self.kept)
         meta = {
             "format": FORMAT,
@@ -90,10 +111,20 @@ class UnfinishedStore:
             "white": white,
             "brightest": self.form.brightest,
             "fingerprint": fingerprint_of(names, _rows(self.folder / "digests.npy")),
-            "skipped": [(name, reason) for _, name, reason in self.left_out],
+            "skipped": [(each.name, each.reason) for each in self.left_out],
             "left_out": positions,
+            "unreadable": [each.position for each in self.left_out if each.passing],
         }
         write_atomically(self.folder / "store.json", json.dumps(meta))
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the name of a store that lacks originals because they could not be read.
+
+        Once they can be read, the complete store is built beside it, as processes may be reading this one.
+        """
+        passing = [each for each in self.left_out if each.passing]
+        return f"-{blake2b(json.dumps(passing).encode(), digest_size=8).hexdigest()}" if passing else ""
 
     def publish(self, folder: Path) -> None:
         """Give the finished store its name. What is there is damaged from outside, or of another version."""
@@ -121,8 +152,12 @@ class UnfinishedStore:
         if not self.recorded:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def _columns(self) -> tuple[_Column, ...]:
+        return self._pixels, self._true_size, self._digests
+
     def _files(self) -> tuple[BinaryIO, ...]:
-        return self._left_out_file, self._pixels.file, self._true_size.file, self._digests.file
+        return self._left_out_file, *(column.file for column in self._columns)
 
 
 class _Column:
@@ -131,8 +166,12 @@ class _Column:
     def __init__(self, path: Path, dtype: str, row: tuple[int, ...], kept: int) -> None:
         self.dtype, self.row = dtype, row
         self.file: BinaryIO = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115
+        self.cut(kept)
+
+    def cut(self, kept: int) -> None:
+        """Keep this many rows, and go on behind them."""
         self._write_header(0)
-        length = self.file.tell() + kept * _row_bytes(dtype, row)
+        length = self.file.tell() + kept * _row_bytes(self.dtype, self.row)
         self.file.truncate(length)
         self.file.seek(length)
 

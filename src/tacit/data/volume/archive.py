@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile
 
 import numpy as np
 
 from tacit.data.image.arrays import Archive, take_labels
+from tacit.data.numpy_files import member_header
 from tacit.data.options import Options
 from tacit.data.volume.files import check_voxels
 from tacit.data.volume.options import VolumeOptions
@@ -91,7 +92,5 @@ class _Row(NamedTuple):
 
 def _shape(path: Path, member: str) -> tuple[int, ...]:
     """The shape of an array in an archive, which is not read for it."""
-    with ZipFile(path) as archive, archive.open(f"{member}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        return read(file)[0]
+    with np.load(path, allow_pickle=False) as archive:
+        return member_header(archive, member).shape

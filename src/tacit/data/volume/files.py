@@ -10,21 +10,28 @@ The rules, each our choice:
   millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
   they are, with the spacing of the attribute (or array) `spacing`, else 1 mm.
 - What a file is called does not matter: NIfTI may be compressed or not.
+- Shapes are checked against what the file can hold before anything is decoded (`tacit.data.limits`). Arrays
+  of an HDF5 file that lie in other files are refused.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from io import BytesIO
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
-from tacit.data.reading import damage_named, read_bytes
+from tacit.data.limits import MASK_RATIO, RATIO, check_memory, check_unpacked
+from tacit.data.numpy_files import load_member, member_header
+from tacit.data.reading import damage_named, open_file, read_bytes, size_of
 from tacit.data.volume.grid import check_affine
+from tacit.data.volume.hdf5 import dataset, open_hdf5
 from tacit.errors import BadFile, require
 
 NIFTI = (".nii", ".nii.gz")
@@ -34,6 +41,9 @@ MOST_CHANNELS = 8
 LARGEST_LABEL = 255
 _IMAGE, _MASK = ("image", "volume", "data"), ("label", "mask", "seg")
 _HEADER = 540  # bytes of NIfTI-2's; NIfTI-1's are 348
+_CHUNK = 1 << 20  # bytes that are unpacked at a time
+_AFTER = 16 * _CHUNK  # bytes behind the voxels that are read, for the checksum at the end
+_SPACINGS = 64  # numbers of a spacing that are read
 _WHOLE = 1e-3  # what scaled labels may lie off a whole number
 
 
@@ -110,37 +120,127 @@ def nifti_header(path: Path) -> Any:
     Raises:
         BadFile: it cannot be read.
     """
-    with damage_named(path.name), open(path, "rb") as file:
-        begin = file.read(_HEADER)
-        if begin.startswith(b"\x1f\x8b"):
-            file.seek(0)
-            with gzip.GzipFile(fileobj=file) as unzipped:
-                begin = unzipped.read(_HEADER)
-        return _header(path.name, begin)
+    name = path.name
+    with open_file(path, name) as file, damage_named(name), _unpacking(name), ExitStack() as stack:
+        return _header(name, _unzipped(file, stack).read(_HEADER))
+
+
+def memory_for(path: Path) -> int:
+    """Bytes of memory that decoding a volume takes, with its working copies, by its header; 0 if not known.
+
+    Of each voxel: itself, a copy in another order of axes and one for percentiles, and two numbers of 8 bytes
+    where values are scaled or fractions.
+    """
+    try:
+        shape, dtype, scaled = _declared(path)
+        check_unpacked(path.name, prod(shape) * dtype.itemsize, path.stat().st_size)
+    except (BadFile, OSError):  # reading it will say what is wrong
+        return 0
+    wide = 16 if scaled or dtype.kind == "f" else 0
+    return prod(shape) * (3 * dtype.itemsize + wide)
+
+
+def _declared(path: Path) -> tuple[tuple[int, ...], np.dtype, bool]:
+    """Shape and dtype of the voxels, and whether they are scaled, by the header.
+
+    Raises:
+        BadFile: they cannot be told.
+    """
+    name, extension = path.name, extension_of(path.name)
+    if extension in NIFTI:
+        header = nifti_header(path)
+        with damage_named(name):
+            scaled = header.get_slope_inter() not in ((None, None), (1.0, 0.0))
+            return header.get_data_shape(), header.get_data_dtype(), scaled
+    with damage_named(name), ExitStack() as stack:
+        if extension == ".npz":
+            file = stack.enter_context(open_file(path, name))
+            archive = stack.enter_context(np.load(file, allow_pickle=False))
+            for key in _IMAGE:
+                if key in archive.files:
+                    return *member_header(archive, key)[:2], False
+        else:
+            opened = stack.enter_context(open_hdf5(path, name))
+            for key in _IMAGE:
+                if (array := dataset(name, opened, key)) is not None:
+                    return array.shape, array.dtype, False
+    raise BadFile(name, "no voxels")
 
 
 def _read(path: Path, name: str, *, masks: bool) -> Content:
     extension = extension_of(path.name)
     if extension in NIFTI:
         require("nibabel", "volumes")  # here, where its absence is not taken for damage
-        return _read_nifti(name, read_bytes(path, name), masks)
+        return _read_nifti(path, name, masks)
+    ratio = MASK_RATIO if masks else RATIO
     if extension == ".npz":
-        return _read_npz(name, read_bytes(path, name))
-    return _read_hdf5(path, name)
+        return _read_npz(name, read_bytes(path, name), ratio)
+    return _read_hdf5(path, name, ratio)
 
 
-def _read_nifti(name: str, data: bytes, masks: bool) -> Content:
-    with damage_named(name):
-        raw = _unzipped(name, data)
-        header = _header(name, raw)
+def _read_nifti(path: Path, name: str, masks: bool) -> Content:
+    scaling = require("nibabel.volumeutils", "volumes").apply_read_scaling
+    with open_file(path, name) as file, damage_named(name), _unpacking(name), ExitStack() as stack:
+        if not (held := size_of(file)):
+            raise BadFile(name, "empty file (0 bytes)")
+        unzipped = _unzipped(file, stack)
+        start = unzipped.read(_HEADER)
+        header = _header(name, start)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
-        if not masks:
+        if not masks or min(shape, default=0) < 1:
             _check_shape(name, shape)
         _check_dtype(name, dtype)
-        begin, needed = int(header.get_data_offset()), int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if len(raw) < begin + needed:
-            raise BadFile(name, f"truncated: {max(len(raw) - begin, 0)} of {needed} bytes of voxels")
-        return Content(header.data_from_fileobj(BytesIO(raw)), None, _affine(name, header))
+        begin, needed = int(header.get_data_offset()), prod(shape) * dtype.itemsize
+        if begin < header.sizeof_hdr:
+            raise BadFile(name, f"damaged: its voxels begin at byte {begin}, within the header")
+        if unzipped is file and held < begin + needed:
+            raise _truncated(name, held - begin, needed)
+        check_unpacked(name, needed, held, MASK_RATIO if masks else RATIO)
+        check_memory(name, needed)
+        voxels = _voxels(name, unzipped, start, begin, needed).view(dtype).reshape(shape, order="F")
+        found = zip(header.get_slope_inter(), (1.0, 0.0), strict=True)
+        slope, inter = (default if value is None else value for value, default in found)
+        return Content(scaling(voxels, slope, inter), None, _affine(name, header))
+
+
+def _voxels(name: str, file: IO[bytes], start: bytes, begin: int, needed: int) -> np.ndarray:
+    """(needed,) uint8, the bytes from `begin` on; what follows is read too, up to the checksum at the end.
+
+    start: what was read of the file already.
+    """
+    voxels = np.empty(needed, np.uint8)
+    first = np.frombuffer(start[begin : begin + needed], np.uint8)
+    voxels[: len(first)] = first
+    _skip(file, begin - len(start))
+    into, at = voxels.data, len(first)
+    while at < needed:
+        got = file.readinto(into[at : at + _CHUNK])  # type: ignore[attr-defined]
+        if not got:
+            raise _truncated(name, at, needed)
+        at += got
+    _skip(file, _AFTER)
+    return voxels
+
+
+def _skip(file: IO[bytes], count: int) -> None:
+    """Read this many bytes, or as many as there are."""
+    while count > 0 and (got := len(file.read(min(count, _CHUNK)))):
+        count -= got
+
+
+@contextmanager
+def _unpacking(name: str) -> Iterator[None]:
+    """What is wrong with compressed data becomes a `BadFile`."""
+    try:
+        yield
+    except EOFError:
+        raise BadFile(name, "truncated: its compressed data end too early") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise BadFile(name, f"damaged: {error}") from None
+
+
+def _truncated(name: str, there: int, needed: int) -> BadFile:
+    return BadFile(name, f"truncated: {max(there, 0)} of {needed} bytes of voxels")
 
 
 def _affine(name: str, header: Any) -> np.ndarray:
@@ -164,16 +264,11 @@ def _places(affine: np.ndarray) -> bool:
     return True
 
 
-def _unzipped(name: str, data: bytes) -> bytes:
-    """All of it, so that the checksum at the end is looked at."""
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    try:
-        return gzip.decompress(data)
-    except EOFError:
-        raise BadFile(name, "truncated: its compressed data end too early") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise BadFile(name, f"damaged: {error}") from None
+def _unzipped(file: IO[bytes], stack: ExitStack) -> IO[bytes]:
+    """The file's content, whether it is compressed or not. stack: closes what is opened for it."""
+    compressed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file))) if compressed else file
 
 
 def _header(name: str, raw: bytes) -> Any:
@@ -189,35 +284,60 @@ def _header(name: str, raw: bytes) -> Any:
     return kind(raw[:length], check=False)
 
 
-def _read_npz(name: str, data: bytes) -> Content:
+def _read_npz(name: str, data: bytes, ratio: int) -> Content:
     if not data.startswith(b"PK"):
         raise BadFile(name, f"not an .npz file: it starts with {data[:8]!r}")
     with damage_named(name), np.load(BytesIO(data), allow_pickle=False) as archive:
-        return _content(name, archive, archive.files, None)
+
+        def read(key: str, ratio: int) -> np.ndarray:
+            return load_member(name, archive, key, ratio=ratio)
+
+        spacing = None
+        if "spacing" in archive.files:
+            _check_spacing(name, member_header(archive, "spacing").shape)
+            spacing = read("spacing", RATIO)
+        return _content(name, archive.files, read, spacing, ratio)
 
 
-def _read_hdf5(path: Path, name: str) -> Content:
-    h5py = require("h5py", "volumes")
-    with damage_named(name), open(path, "rb") as opened:
-        if not opened.read(1):
-            raise BadFile(name, "empty file (0 bytes)")
-    with damage_named(name), h5py.File(path, "r") as file:
-        arrays = {key: file[key] for key in file if isinstance(file[key], h5py.Dataset)}
-        places = [file, *(arrays[key] for key in (*_IMAGE, *_MASK) if key in arrays)]
+def _read_hdf5(path: Path, name: str, ratio: int) -> Content:
+    with damage_named(name), open_hdf5(path, name) as file:
+        held = path.stat().st_size
+
+        def read(key: str, ratio: int) -> np.ndarray:
+            array = known[key]
+            _check_dtype(name, array.dtype)
+            check_unpacked(name, array.size * array.dtype.itemsize, held, ratio)
+            check_memory(name, array.size * array.dtype.itemsize)
+            return np.asarray(array[...])
+
+        names = list(file)
+        known = {key: dataset(name, file, key) for key in (*_IMAGE, *_MASK, "spacing") if key in names}
+        names = [key for key in names if known.get(key, key) is not None]  # a group is no array
+        places = [file, *(found for key, found in known.items() if found is not None and key != "spacing")]
         spacing = next((place.attrs["spacing"] for place in places if "spacing" in place.attrs), None)
-        return _content(name, arrays, arrays, spacing)
+        if spacing is None and "spacing" in names:
+            _check_spacing(name, known["spacing"].shape)
+            spacing = read("spacing", RATIO)
+        return _content(name, names, read, spacing, ratio)
 
 
-def _content(name: str, arrays: Mapping[str, Any], names: Collection[str], spacing: Any) -> Content:
+def _content(
+    name: str, names: Collection[str], read: Callable[[str, int], np.ndarray], spacing: Any, ratio: int
+) -> Content:
+    """What an archive holds. read: an array by its name, and how many times its size it may unpack to."""
     image, mask = (next((key for key in keys if key in names), None) for keys in (_IMAGE, _MASK))
     if image is None and mask is None:
         held = ", ".join(sorted(names)[:8]) or "nothing"
         raise BadFile(name, f"no array called {', '.join(_IMAGE)}: it holds {held}")
-    if spacing is None and "spacing" in names:
-        spacing = arrays["spacing"][...]
     affine = None if spacing is None else _placed(name, np.asarray(spacing))
-    found = [None if key is None else np.asarray(arrays[key][...]) for key in (image, mask)]
-    return Content(found[0], found[1], affine)
+    voxels = None if image is None else read(image, ratio)
+    return Content(voxels, None if mask is None else read(mask, MASK_RATIO), affine)
+
+
+def _check_spacing(name: str, shape: tuple[int, ...]) -> None:
+    """Before it is read, because it can be of any size."""
+    if prod(shape) > _SPACINGS:
+        raise BadFile(name, f"its spacing has shape {shape}: three numbers in mm are needed")
 
 
 def _placed(name: str, spacing: np.ndarray) -> np.ndarray:

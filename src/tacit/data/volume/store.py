@@ -21,9 +21,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from tacit.data.limits import ROOM
 from tacit.data.options import Options
 from tacit.data.progress import counted
-from tacit.data.volume.files import check_labels
+from tacit.data.volume.files import check_labels, memory_for
 from tacit.data.volume.grid import (
     Resolution,
     canonical_shape,
@@ -201,11 +202,12 @@ def _found(stem: Path, origin: Path) -> Stored | None:
 
 
 def _write(stem: Path, case: Case, spacing: tuple[float, ...] | None) -> Stored:
-    voxels, mask, facts = decode(case, spacing)
-    stored = Stored(stem, case.origin, facts)
-    _save(stored.voxels, voxels)
-    if mask is not None:
-        _save(stored.mask, mask)
+    with ROOM.taken(case.name, memory_for(case.origin)):
+        voxels, mask, facts = decode(case, spacing)
+        stored = Stored(stem, case.origin, facts)
+        _save(stored.voxels, voxels)
+        if mask is not None:
+            _save(stored.mask, mask)
     write_atomically(stem.with_name(f"{stem.name}.json"), json.dumps(asdict(facts)))
     return stored
 
