@@ -9,6 +9,8 @@ ROOT = Path(tacit.__file__).parent
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "locks": 0,
+    "stopping": 0,
     "batch": 0,
     "rng": 0,
     "views": 1,

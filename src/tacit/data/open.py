@@ -17,6 +17,7 @@ from tacit.data.source import UNLABELLED, Source
 from tacit.data.values import read_values
 from tacit.data.wings import Where, Wing, all_wings, own_wings, wing_for, wing_of
 from tacit.errors import UsageError, did_you_mean, unknown
+from tacit.files import expanded
 
 
 def open_source(
@@ -137,7 +138,7 @@ def _wing(where: Where, options: Options, words: Mapping[str, Any]) -> Wing | No
 def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
     if not str(where).strip() or (not str(where).partition(":")[2].strip() and str(where).endswith(":")):
         raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
-    path = Path(where).expanduser()
+    path = expanded(where)
     try:
         wing = _wing(where, options, words)
         if wing is not None:

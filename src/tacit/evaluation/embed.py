@@ -18,7 +18,7 @@ from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError, unknown
 from tacit.evaluation.features import encoder_features, feature_batches
 from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
-from tacit.files import replacing
+from tacit.files import check_writable, replacing
 
 Rows = Iterable[tuple[slice, np.ndarray]]
 
@@ -58,6 +58,7 @@ def embed(
         raise unknown("ending of --out", target.suffix or str(target), _WRITERS)
     if target.is_dir():
         raise UsageError(f"--out {target} is a folder; name a file")
+    check_writable(target)
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     open_data = partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tacit.errors import UsageError, unknown
-from tacit.files import replacing
+from tacit.files import check_writable, replacing
 from tacit.tasks.base import Asked
 
 ENDINGS = (".csv", ".parquet")
@@ -18,11 +18,13 @@ def check_table(asked: Asked) -> None:
 
     Raises:
         UsageError: another ending, a folder, or an empty batch.
+        TacitError: the file could not be written.
     """
     if asked.out.suffix not in ENDINGS:
         raise unknown("ending of --out", asked.out.suffix or str(asked.out), ENDINGS)
     if asked.out.is_dir():
         raise UsageError(f"--out {asked.out} is a folder; name a file")
+    check_writable(asked.out)
     if asked.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {asked.batch_size}")
 

@@ -21,6 +21,7 @@ from tacit.data.options import Options
 from tacit.data.reading import SPLITS, damage_named, read_bytes
 from tacit.data.source import UNLABELLED
 from tacit.errors import BadFile, TacitError, UsageError, did_you_mean, require
+from tacit.files import expanded
 
 _SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")
 
@@ -103,7 +104,7 @@ def open_hub(where: str, options: Options) -> StoredImages:
 def _load(where: str, progress: bool) -> dict[str, Any]:
     """The dataset's splits by name; "" if it has none."""
     datasets = require("datasets", "hub")
-    folder = Path(where).expanduser()
+    folder = expanded(where)
     if where.startswith((".", "/", "~")) and not folder.is_dir():
         near = [entry.name for entry in folder.parent.glob("*")]
         raise UsageError(f"no folder {folder}{did_you_mean(folder.name, near)}")
