@@ -47,7 +47,7 @@ def start(root: Path, options: Options) -> int:
     """What a start does with the names of the files; the number of classes."""
     listing = indexed(root, options)
     assert b"".join(listing.identity())
-    return len(read_folders(listing).classes)
+    return len(read_folders(listing, options, root)[0].classes)
 
 
 def measure(root: Path, cache: Path) -> dict[str, float]:

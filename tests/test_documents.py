@@ -11,6 +11,7 @@ import yaml
 
 from tacit.cli.main import VERBS
 from tacit.methods.registry import own_methods
+from tacit.methods.starting import STARTS
 
 ROOT = Path(__file__).parents[1]
 TINY = "epochs=1, batch_size=16, encoder='tacit/convnet', device='cpu', quiet=True"
@@ -52,6 +53,12 @@ def test_the_method_of_the_guide_runs(jpgs, tmp_path):
     assert "align,uniform" in header
 
 
+def test_the_source_of_the_page_on_files_runs(tmp_path):
+    code = blocks("docs/your-files.md", "python")[-1]
+    python(code.replace("epochs=2", TINY), tmp_path)
+    assert (tmp_path / "runs" / "frames" / "encoder.json").is_file()
+
+
 @pytest.mark.parametrize(
     "page",
     ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))],
@@ -67,6 +74,16 @@ def test_the_readme_names_every_verb_and_method():
     text = (ROOT / "README.md").read_text()
     for word in (*VERBS, *own_methods()):
         assert re.search(rf"\b{word}\b", text), word
+
+
+def test_the_readme_starts_where_the_command_does():
+    text = (ROOT / "README.md").read_text()
+    for start in STARTS:
+        assert start.method in own_methods()
+        words = f"{start.method} {start.words}".strip()
+        assert f"| {start.situation} | `{words}` |" in text
+        for page in re.findall(r"docs/[\w/.-]+\.md", start.why):
+            assert (ROOT / page).is_file()
 
 
 def test_architecture_names_what_is_there():

@@ -8,10 +8,23 @@ from importlib import import_module
 from types import ModuleType
 
 
+def escaped(text: str) -> str:
+    r"""The text with those bytes of a file's name that are not UTF-8 as `\xe9`: what any file can hold."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # other halves of characters, which are in no file's name
+        return text.encode("utf-8", "backslashreplace").decode()
+
+
 class TacitError(Exception):
     """Something failed that is not a bug. The command line prints the message alone and exits with 1."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class UsageError(TacitError):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import time
 
@@ -68,7 +69,7 @@ def test_one_failed_run_does_not_cost_the_figure(runs, labelled_folder, tmp_path
     runs(failing)
     assert main(words(labelled_folder, tmp_path / "c")) == 1
     said, page = capsys.readouterr(), tmp_path / "c" / "curve.md"
-    assert said.err.splitlines() == [
+    assert said.err.splitlines()[1:] == [  # after what was understood of the data
         "tacit: 1 of 8 runs failed, the first: method=pi-model budget=6 seed=1: no memory | for it; partial: "
         f"7 of 8 runs (1 failed) in {page}; run the same command again when it is fixed"
     ]
@@ -104,12 +105,12 @@ def test_a_signal_leaves_a_partial_curve_and_the_same_command_goes_on(
     runs(stopped)
     assert main(words(labelled_folder, tmp_path / "c")) == code
     said = capsys.readouterr()
-    assert said.err.splitlines() == [
+    assert said.err.splitlines()[1:] == [  # after what was understood of the data
         f"tacit: partial: 4 of 8 runs (4 not run) in {tmp_path / 'c' / 'curve.md'}; stopped; what is done is "
         "kept: the same command goes on with the rest"
     ]
     assert "| 3 | pi-model | 61.0 [" in said.out
-    assert "| 6 | supervised |  |  |  |  |  |  | 0 of 2 |" in said.out
+    assert re.search(r"\| 6 \| supervised \|( +\|)+ 0 of 2 \|", said.out)
     assert "floor" not in said.out  # the floors were not begun
     assert (tmp_path / "c" / "curve.png").is_file()
     runs(lambda parameters: None)

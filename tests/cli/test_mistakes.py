@@ -248,3 +248,32 @@ def test_bare_tacit_helps(capsys):
     assert "usage: tacit VERB" in capsys.readouterr().out
     assert main(["--help"]) == 0
     assert main(["--version"]) == 0
+
+
+def test_columns_of_label_files(answer, jpgs, tmp_path, capsys):
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "photo,sex,kind\n" + "".join(f"{i:03},{'mf'[i % 2]},{'ab'[i // 32]}\n" for i in range(64))
+    )
+    named = ["--data", jpgs, "--labels", table]
+    message = (
+        "labels.csv has several columns that may have the labels (sex, kind): name one with --label-column"
+    )
+    for words in (
+        ("fit", "supervised", *named, *FIT, "--out", tmp_path / "x"),
+        ("probe", "tacit/convnet", *named, "--device", "cpu"),
+        ("embed", "tacit/convnet", *named, "--out", tmp_path / "e.csv", "--device", "cpu"),
+        ("curve", *named, "--out", tmp_path / "c"),
+    ):
+        code, line = answer(*words)
+        assert code == 2
+        assert line.endswith(message)
+    columns = ["--label-column", "kind", "--file-column", "photo"]
+    words = ["embed", "tacit/convnet", *named, *columns, "--out", tmp_path / "e.csv", "--device", "cpu"]
+    assert main(list(map(str, words))) == 0
+    assert "files in 'photo'" in capsys.readouterr().err
+    labels = [line.split(",")[1] for line in (tmp_path / "e.csv").read_text().splitlines()[1:]]
+    assert labels == ["a"] * 32 + ["b"] * 32
+    code, line = answer("probe", "tacit/convnet", "--data", jpgs, "--label-column", "kind")
+    assert code == 2
+    assert line.endswith("label_column 'kind' is of a file of labels: name the file with labels")

@@ -35,14 +35,14 @@ def table(tmp_path):
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_rows_find_their_samples(table, text, encoding):
-    labels, classes = read_labels(table(text, encoding), NAMES)
+    labels, classes, *_ = read_labels(table(text, encoding), NAMES)
     assert classes == ("cat", "dog")
     assert labels.tolist() == [0, -1, -1, 1]
     assert labels.dtype == np.int64
 
 
 def test_whole_numbers_are_sorted_as_numbers(table):
-    labels, classes = read_labels(
+    labels, classes, *_ = read_labels(
         table("file,y\na/1.png,10.0\na/2.png,9.0\nb/1.png,-1.0\nb/3.jpg,2\n"), NAMES
     )
     assert classes == ("2", "9", "10")
@@ -87,7 +87,7 @@ def test_files_that_cannot_be_read(table, tmp_path):
 
 
 def test_rows_of_skipped_files_are_passed_over(table):
-    labels, classes = read_labels(table("file,label\na/1.png,x\nbad.png,y\n"), NAMES, skipped=["bad.png"])
+    labels, classes, *_ = read_labels(table("file,label\na/1.png,x\nbad.png,y\n"), NAMES, skipped=["bad.png"])
     assert labels.tolist() == [0, -1, -1, -1]
     assert classes == ("x", "y")
 

@@ -41,32 +41,32 @@ def table(tmp_path):
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_rows_find_their_samples(table, text, encoding):
-    values = read_values(table(text, encoding), NAMES)
+    values = read_values(table(text, encoding), NAMES).values
     assert values.dtype == np.float64
     np.testing.assert_array_equal(values, [3.5, NAN, NAN, -1])
 
 
 def test_one_value_everywhere_can_still_be_graded_by(table):
     for text in ("file,value\na/1.png,2\nb/1.png,2.0\n", "file,value\na/1.png,2\n"):
-        values = read_values(table(text), NAMES)
+        values = read_values(table(text), NAMES).values
         assert np.unique(values[~np.isnan(values)]).tolist() == [2]
 
 
 def test_the_column_can_be_named(table):
     path = table("file,value,Length in mm\na/1.png,1,10\na/2.png,2,30\n")
-    np.testing.assert_array_equal(read_values(path, NAMES), [1, 2, NAN, NAN])
+    np.testing.assert_array_equal(read_values(path, NAMES).values, [1, 2, NAN, NAN])
     for name in ("Length in mm", "length in MM"):
-        np.testing.assert_array_equal(read_values(path, NAMES, column=name), [10, 30, NAN, NAN])
+        np.testing.assert_array_equal(read_values(path, NAMES, column=name).values, [10, 30, NAN, NAN])
 
 
 def test_rows_of_files_that_were_left_out_are_ignored(table):
     path = table("file,value\na/1.png,1\nbroken.png,7\na/2.png,2\n")
-    np.testing.assert_array_equal(read_values(path, NAMES, ["broken.png"]), [1, 2, NAN, NAN])
+    np.testing.assert_array_equal(read_values(path, NAMES, ["broken.png"]).values, [1, 2, NAN, NAN])
 
 
 def test_decimal_commas_beside_whole_numbers(table):
     path = table("file;value\na/1.png;1,234\na/2.png;5\nb/1.png;0,5\n")  # 0,5 separates no thousands
-    np.testing.assert_array_equal(read_values(path, NAMES), [1.234, 5, 0.5, NAN])
+    np.testing.assert_array_equal(read_values(path, NAMES).values, [1.234, 5, 0.5, NAN])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,10 @@ def test_decimal_commas_beside_whole_numbers(table):
         ("file,value\na/1.png,2\na/1.png,\n", "lines 2 and 3 disagree"),
         ("file,value\n1.png,2\n", "line 2: '1.png' fits 2 samples"),
         ("file,value\na/9.png,2\n", "line 2: no sample is called 'a/9.png'; did you mean 'a/2.png'"),
-        ("file,row,mm\na/1.png,1,2\n", r"several columns that may have the numbers \(file, row, mm\)"),
+        (
+            "file,row,mm\na/1.png,1,2\n",
+            r"several columns that may have the values \(row, mm\): name one with --column",
+        ),
         ("file\na/1.png\n", "two columns are needed, the file and its value"),
     ],
 )

@@ -1,5 +1,7 @@
 """Which samples a probe uses for what, and what it compares."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,67 @@ def test_unlabelled_samples_are_in_no_part():
     labels = [-1, 0, 1, -1] * 25
     parts, _ = probe_split(source(labels), seed=0)
     assert (np.array(labels)[np.concatenate(list(parts.values()))] >= 0).all()
+
+
+def grouped(groups, labels, **splits):
+    made = source(labels, **splits)
+    made.groups = np.array(groups)
+    return made
+
+
+def test_no_group_is_in_two_parts():
+    groups = np.repeat(np.arange(20), 5)
+    made = grouped(groups, np.repeat([0, 1] * 10, 5))
+    for seed in range(5):
+        parts, how = probe_split(made, seed)
+        owners = [set(groups[index]) for index in parts.values()]
+        assert sorted(map(len, owners)) == [4, 4, 12]
+        assert len(set.union(*owners)) == 20
+        assert all(set(made.labels[index]) == {0, 1} for index in parts.values())
+        assert "whole groups" in how
+
+
+def test_validation_comes_out_of_train_by_groups():
+    groups = np.repeat(np.arange(20), 5)
+    made = grouped(groups, np.repeat([0, 1] * 10, 5), train=range(80), test=range(80, 100))
+    parts, how = probe_split(made, 0)
+    assert not set(groups[parts["train"]]) & set(groups[parts["validation"]])
+    assert "whole groups" in how
+
+
+def test_too_few_groups_are_refused():
+    with pytest.raises(UsageError, match=r"the 2 groups of the data leave .* label more groups"):
+        probe_split(grouped([0] * 10 + [1] * 10, [0, 1] * 10), 0)
+
+
+def test_the_online_probe_keeps_groups_apart():
+    groups = np.repeat(np.arange(10), 10)
+    made = grouped(groups, [0, 1] * 50)
+    online = OnlineProbe(made, np.arange(100), Rng.of(0))
+    assert not set(groups[online.bank]) & set(groups[online.queries])
+    assert len(online.queries) == 20
+
+
+def test_what_a_picture_of_a_group_gives_away_is_of_no_use():
+    """Pictures of a group look alike, classes are a coin per group: split by pictures, a probe gets all."""
+    draw = np.random.default_rng(0)
+    looks, coin = draw.integers(0, 256, (40, 8, 8)), np.arange(40) % 2
+    pixels = np.repeat(looks, 10, 0) + draw.integers(-5, 6, (400, 8, 8))
+    groups = np.repeat(np.arange(40), 10)
+    made = Images(
+        pixels.clip(0, 255).astype(np.uint8)[:, None], np.full((400, 2), 8), [str(i) for i in range(400)]
+    )
+    made.labels = np.repeat(coin, 10)
+    made.spec = replace(made.spec, classes=("sick", "well"))
+    leaking = probe("random:tacit/convnet", made, quiet=True, device="cpu")["raw pixels"].linear
+    made.groups = groups
+    report = probe("random:tacit/convnet", made, quiet=True, device="cpu")
+    honest = report["raw pixels"].linear
+    assert leaking.accuracy == 1.0
+    assert honest.accuracy < 0.8
+    assert honest.high - honest.low > 0.2  # of 8 groups, not of 80 pictures
+    assert report.protocol["groups"] == {"train": 24, "validation": 8, "test": 8}
+    assert "80 test samples of 8 groups" in str(report)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`tacit.fit` from Python: hooks, parts, own modules, several processes, changed data."""
 
 import csv
+import socket
 import subprocess
 import sys
 from typing import ClassVar
@@ -192,3 +193,29 @@ def test_two_processes_make_one_run(jpgs, tmp_path):
     with (out / "metrics.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
     assert (out / "report.html").is_file()
+
+
+def test_two_nodes_make_one_run(jpgs, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    out = tmp_path / "x"
+    words = ["fit", "dcl", "--data", str(jpgs), "--encoder", "tacit/convnet", "--epochs", "1"]
+    words += ["--batch-size", "16", "--device", "cpu", "--nodes", "2", "--out", str(out)]
+    place = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port]
+    start = [sys.executable, "-m", "torch.distributed.run", *place]
+    nodes = [
+        subprocess.Popen(
+            [*start, "--node-rank", str(k), "-m", "tacit", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for k in range(2)
+    ]
+    said = [node.communicate(timeout=300) for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "each of 2 processes normalises its own part of a batch" in said[0][1]
+    assert "encoder:" not in said[1][0]
+    with (out / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]

@@ -177,6 +177,6 @@ def test_two_predictions_into_one_folder(tmp_path, monkeypatch):
     from tacit.tasks.masks import predict
 
     monkeypatch.setattr(predict, "_check_classes", lambda source, segmenter: None)
-    asked = SimpleNamespace(out=tmp_path / "masks", where=())
+    asked = SimpleNamespace(folder=tmp_path / "masks", where=())
     with owned_elsewhere(tmp_path / "masks"), pytest.raises(UsageError, match="masks' is in use by"):
         predict.write_masks(None, None, asked)

@@ -19,6 +19,8 @@ from tacit.data.budget import group_split
 from tacit.data.form import form_class
 from tacit.data.open import open_source
 from tacit.data.source import UNLABELLED, Source
+from tacit.data.splits import Folders
+from tacit.data.understood import say as say_data
 from tacit.errors import UsageError
 from tacit.locks import owning
 from tacit.methods.registry import baseline_for, method_class
@@ -41,10 +43,13 @@ def curve(
     out: str | os.PathLike[str] | None = None,
     encoder: str | None = None,
     labels: str | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
     groups: str | None = None,
+    folders: Folders | None = None,
     size: int | None = None,
     patch: str | tuple[int, int, int] | None = None,
     views: str | None = None,
@@ -80,10 +85,14 @@ def curve(
         out: folder for results; default curves/DATA.
         encoder: spec string; default tacit/convnet, for masks tacit/unet2d or a small tacit/unet3d.
         labels: CSV of file names and classes.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in CSVs of labels, values or groups; default: the one that names
+            the samples.
         masks: folder of masks, where they do not lie beside the samples.
         values: CSV of file names and values.
         column: of the values, in this CSV.
         groups: CSV of file names and groups, or re:PATTERN.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         size: side in pixels of what the encoder sees.
         patch: sides X,Y,Z in voxels of what the encoder sees of a volume.
         views: how views are made, as `tacit fit` takes it; default: by what the pictures are like.
@@ -113,7 +122,12 @@ def curve(
         raise UsageError(f"a curve needs 2 seeds at least, not {seeds}: one has no interval")
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs must be at least 1, not {jobs}")
-    known = {"labels": labels, "masks": masks, "values": values, "column": column, "groups": groups}
+    if not isinstance(data, str | os.PathLike):
+        raise UsageError("a curve runs in several processes: name data in files")
+    known = {
+        **{"labels": labels, "masks": masks, "values": values, "column": column, "groups": groups},
+        **{"folders": folders, "label_column": label_column, "file_column": file_column},
+    }
     shared: dict[str, Any] = {
         **{"data": os.fspath(data), "cache": cache, "patch": patch, **known},
         **{"encoder": encoder, "size": size, "device": device, "views": views, "steps": steps},
@@ -139,8 +153,11 @@ class Asked:
 
 def _compare(asked: Asked, folder: Path, jobs: int, quiet: bool) -> CurveOutcome:
     """Run what is missing and write the outcome, in a folder that nothing else writes to."""
-    grid, task, said = _grid(asked)
+    source = _open(asked.shared)
+    grid, task, said = _grid(asked, source)
     say: Callable[[str], None] = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
+    if not quiet:
+        say_data(source)
     for line in said:
         say(line)
     cells, below = (Cells(folder / name, "curve 4", jobs=jobs, say=say) for name in ("cells", "floors"))
@@ -193,10 +210,9 @@ def _check_whole(runs: Attempt, floors: Attempt, outcome: CurveOutcome, folder: 
     )
 
 
-def _grid(asked: Asked) -> tuple[list[dict[str, Any]], Task, list[str]]:
+def _grid(asked: Asked, source: Source) -> tuple[list[dict[str, Any]], Task, list[str]]:
     """The parameters of all runs, the baseline's first; the kind of labels; what will be done, in words."""
     shared, names = asked.shared, asked.methods
-    source = _open(shared)
     kind = task_of(str(method_class(names[0]).learns) if names else source.spec.target)
     for name in names:
         check_fit(method_class(name), name, source)
@@ -268,8 +284,12 @@ def _floors(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open(parameters: Mapping[str, Any]) -> Source:
     """The data with a training and a test split, the same for every run."""
-    named = ("labels", "masks", "values", "column", "groups", "patch", "cache")
-    source = open_source(parameters["data"], progress=False, **{name: parameters[name] for name in named})
+    named = (
+        *("labels", "label_column", "file_column", "masks", "values", "column", "groups"),
+        *("folders", "patch", "cache"),
+    )
+    asked: dict[str, Any] = {name: parameters.get(name) for name in named}
+    source = open_source(parameters["data"], progress=False, **asked)
     if "train" in source.splits and "test" in source.splits:
         test = source.splits["test"]
         source.splits["test"] = test[source.labels[test] != UNLABELLED]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +13,7 @@ import numpy as np
 from tacit.claims.run import as_table
 from tacit.errors import TacitError
 from tacit.evaluation.statistics import Interval, Paired, compare_paired, mean_interval
-from tacit.files import replacing, without_nan, write_atomically
+from tacit.files import csv_line, replacing, without_nan, write_atomically
 from tacit.tasks.base import Task
 from tacit.tasks.registry import task_of
 from tacit.training.run import versions
@@ -119,9 +117,14 @@ class CurveOutcome:
         )
 
     def rows(self) -> list[dict[str, str]]:
-        """The table, for people; of a partial outcome with the number of runs."""
+        """The table, for people, without measures that are never defined; of a partial one with the runs."""
         task = task_of(self.target)
-        title, *titles = task.measures.values()
+        title = task.measures[task.score]
+        defined = {
+            name: of
+            for name, of in task.measures.items()
+            if any(not np.isnan(p.others.get(name, np.nan)) for p in (*self.points, *self.floors))
+        }
         there = {(point.budget, point.method) for point in self.points}
         empty = dict.fromkeys((gap.budget, gap.method) for gap in self.gaps)
         rows = [
@@ -131,7 +134,7 @@ class CurveOutcome:
                 f"{title} [95 %]": _interval(p.score),
                 f"gain over {self.baseline} [95 %]": "" if p.gain is None else str(p.gain.difference),
                 "Wilcoxon p": "" if p.gain is None else f"{p.gain.wilcoxon:.3f}",
-                **dict(zip(titles, (_number(value) for value in p.others.values()), strict=True)),
+                **{of: _number(p.others[name]) for name, of in defined.items()},
                 **self._runs(p.method, p.budget, () if p in self.floors else p.seeds),
             }
             for p in sorted((*self.points, *self.floors), key=lambda point: point.budget)
@@ -246,14 +249,12 @@ def write_outcome(folder: Path, outcome: CurveOutcome) -> None:
     gaps = [asdict(gap) for gap in outcome.gaps]
     whole = without_nan({**found, **kind, "points": points, "floors": floors, "missing": gaps})
     write_atomically(folder / "curve.json", json.dumps(whole, indent=1) + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text)
     task = task_of(outcome.target)
-    writer.writerow(["method", task.amount, "seed", task.score])
+    rows: list[Sequence[object]] = [("method", task.amount, "seed", task.score)]
     for point in outcome.points:
         seeds = zip(point.seeds, point.values, strict=True)
-        writer.writerows([point.method, point.budget, s, v / task.scale] for s, v in seeds)
-    write_atomically(folder / "curve.csv", text.getvalue())
+        rows += [(point.method, point.budget, s, v / task.scale) for s, v in seeds]
+    write_atomically(folder / "curve.csv", "".join(map(csv_line, rows)))
     write_atomically(
         folder / "curve.md",
         "# Label-efficiency curve\n\n"

@@ -163,6 +163,16 @@ def help_of(function: Function, name: str) -> str:
     return ""
 
 
+def require_out(words: Mapping[str, Any], verb: str) -> None:
+    """Refuse a command that names no file to write, which a call from Python need not.
+
+    Raises:
+        UsageError: says how.
+    """
+    if words["out"] is None:
+        raise UsageError(f"missing: --out (tacit {verb} --help shows how)")
+
+
 def spell(argv: Sequence[str]) -> list[str]:
     """Options may be written with hyphens or underscores; ours have hyphens, those of classes underscores."""
     return [_spell_one(word) for word in argv]

@@ -5,6 +5,8 @@ Nothing heavy is imported here: `tacit --help` must answer at once.
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -14,7 +16,7 @@ from importlib import import_module
 
 from tacit import __version__
 from tacit.cli.streams import Lasting, lasting
-from tacit.errors import TacitError, UsageError, unknown
+from tacit.errors import TacitError, UsageError, escaped, unknown
 from tacit.stopping import Terminated, hearing, terminate
 
 # verb: what it does; the module of the same name in this package has `run(argv) -> None`
@@ -39,6 +41,7 @@ _EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_any_name()
     try:
         with lasting() as out:
             code = _run(arguments)
@@ -93,6 +96,21 @@ def _of_the_system(error: OSError) -> str:
     if isinstance(error.filename, str | bytes):
         return f"cannot use '{os.fsdecode(error.filename)}': {reason}"
     return f"{reason}; set TACIT_TRACEBACK=1 to see where"
+
+
+def _print_any_name() -> None:
+    """Print what the terminal's encoding lacks, such as bytes of a file's name, escaped rather than fail."""
+    codecs.register_error("tacit.escaped", _as_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="tacit.escaped")
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = escaped(error.object[error.start : error.end])
+    return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
 def _dispatch(arguments: list[str]) -> int:

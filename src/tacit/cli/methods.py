@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from tacit.errors import UsageError, unknown
 from tacit.methods.registry import all_methods, method_class
+from tacit.methods.starting import STARTS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,6 +47,13 @@ def _list(family: str | None, modality: str | None) -> None:
         for slug, e in methods.items()
         if family in (None, e.family) and modality in (None, *e.modalities)
     ]
+    _print_table(rows)
+    if family is None and modality is None:
+        print("\nWhich to start with (compare on your own data: tacit curve):")
+        _print_table([(s.situation, f"{s.method} {s.words}".strip(), s.why) for s in STARTS])
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

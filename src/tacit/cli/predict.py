@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from tacit.cli.arguments import Parser, add_options, help_of
+from tacit.cli.arguments import Parser, add_options, help_of, require_out
 from tacit.tasks.predict import predict
 
 
@@ -15,11 +14,13 @@ def run(argv: Sequence[str]) -> None:
     parser = Parser("predict", predict, "RUN --data WHERE --out FILE.csv|FOLDER")
     parser.add_argument("run", type=str, help=help_of(predict, "run"))
     add_options(parser, predict, skip=("run",))
-    found = predict(**parser.parse(argv).as_dict())
+    words = parser.parse(argv).as_dict()
+    require_out(words, "predict")
+    found = predict(**words)
     for line in found.said:
         print(line)
     for line in found.notes:
         print(line, file=sys.stderr)
     if found.grades is not None:
         print(found.grades)
-    print(f"written: {Path(found.path)} ({found.samples} {found.what})")
+    print(f"written: {found.path} ({found.samples} {found.what})")

@@ -51,12 +51,12 @@ class Lasting:
 
 @contextmanager
 def lasting() -> Iterator[Lasting]:
-    """Within the block both streams are `Lasting`, and characters that they cannot encode are escaped.
+    """Within the block both streams are `Lasting`; one that the process began without (`>&-`) goes nowhere.
 
     Gives standard output, whose `failure` is known after the block.
     """
     before = sys.stdout, sys.stderr
-    out, err = (Lasting(_escaping(stream)) for stream in before)
+    out, err = (Lasting(_or_nowhere(stream)) for stream in before)
     sys.stdout, sys.stderr = out, err
     try:
         yield out
@@ -66,10 +66,5 @@ def lasting() -> Iterator[Lasting]:
         sys.stdout, sys.stderr = before
 
 
-def _escaping(stream: Any) -> Any:
-    """The stream; one to nowhere if the process began with it closed (`>&-`), when Python has None."""
-    if stream is None:
-        return open(os.devnull, "w", encoding="utf-8")
-    if getattr(stream, "errors", None) == "strict":
-        stream.reconfigure(errors="backslashreplace")
-    return stream
+def _or_nowhere(stream: Any) -> Any:
+    return open(os.devnull, "w", encoding="utf-8") if stream is None else stream

@@ -120,6 +120,11 @@ class Form(ABC):
                 f"{spec.shape[0]}"
             )
 
+    @classmethod
+    def lacks(cls, sample: Sample) -> str:
+        """What a sample of somebody's own source lacks, in words after "gives samples"; else empty."""
+        return ""
+
     def fits(self, divisor: int) -> None:
         """Refuse sides that an encoder cannot see. divisor: what they must be multiples of.
 

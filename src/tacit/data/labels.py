@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import partial
-from itertools import chain, islice
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tacit.data.columns import GROUP_COLUMNS, LABEL_COLUMNS, Wanted
+from tacit.data.match import MISSING, Row, match_rows
+from tacit.data.names import spelled
 from tacit.data.source import UNLABELLED
-from tacit.errors import UsageError, did_you_mean
+from tacit.errors import UsageError
 from tacit.rng import Rng
 
-FILE_COLUMNS = ("file", "path", "name", "image", "filename", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "grade", "y")
-GROUP_COLUMNS = ("group", "subject", "patient", "participant", "subject_id", "patient_id")
-_NO_LABEL = ("", "-1")
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
-_COMPARED = 20_000  # names that a wrong one is compared with; difflib takes about 1 s for so many
+_MINUS_ONE = re.compile(r"-1(\.0*)?")
 
 
-class Row(NamedTuple):
-    """A row of a CSV file: its line, the sample's name as written, and the cell that belongs to it."""
+class Labelled(NamedTuple):
+    """Labels of N samples from a file.
 
-    line: int
-    file: str
-    label: str
+    labels: (N,) int64 class numbers with -1 for unlabelled. classes: in order, sorted (as numbers
+    if all are whole numbers). said: in words, what was read. file_column: the title of the column
+    of the files, "" without one.
+    """
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    said: str
+    file_column: str
 
 
-PickColumns = Callable[[Sequence[str]], tuple[int, int]]
-"""The cells of the first line -> the column of the file, and that of what belongs to it."""
-ReadRows = Callable[[list[Row]], list[Row]]
+class Grouped(NamedTuple):
+    """Groups of N samples, (N,) int64 numbers; what was read, in words; the title of the files' column."""
+
+    groups: np.ndarray
+    said: str = ""
+    file_column: str = ""
 
 
 def sort_classes(classes: Iterable[str]) -> tuple[str, ...]:
@@ -46,121 +51,122 @@ def sort_classes(classes: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_labels(
-    path: str | Path, names: Sequence[str], skipped: Collection[str] = ()
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels from a CSV file (comma, semicolon or tab) for samples of these names.
+    path: str | Path,
+    names: Sequence[str],
+    skipped: Collection[str] = (),
+    *,
+    label_column: str | None = None,
+    file_column: str | None = None,
+    lax: bool = False,
+) -> Labelled:
+    """Labels of samples from a CSV file (comma, semicolon or tab; UTF-8, UTF-16 or Windows-1252).
 
-    The file is in the column `file`, `path`, `name`, `image`, `filename` or `image_path`, else in the
-    first; the label in `label`, `class`, `target`, `grade` or `y`, else in the second. A row is matched
-    by the path as in `names`, or by the file's name, both with or without extension, where that is
-    unique. An empty label or -1 means unlabelled, and so does having no row. Whole numbers that a
-    spreadsheet has turned into `2.0` are whole numbers again.
+    The files are in the column whose cells name samples (see `tacit.data.columns`). The label is in
+    the column `label`, `class`, `target`, `grade` or `y`, else in the only one that is left, else
+    in several of 0 and 1 with a single 1 in each row, whose titles are the classes then. A row is
+    matched by the path as in `names`, or by the file's name, both with or without extension, where
+    that is unique; folders before it are left aside.
+
+    An empty label, -1, `NA`, `nan`, `None` (not `none`), `null` or `?` means unlabelled, and so does
+    having no row. Whole numbers that a spreadsheet has turned into `2.0` are whole numbers again.
 
     names: (N,) the samples. skipped: names of unusable files; their rows are passed over.
-
-    Returns:
-        (N,) int64 class numbers with -1 for unlabelled, and the classes in order, sorted (as numbers
-        if all are whole numbers).
+    label_column, file_column: the columns, by title or by number from 1; one-hot ones with commas
+        between them.
+    lax: whether `file_column` need not be there.
 
     Raises:
-        UsageError: no such file, no label in it, a row that names no sample or several, or two rows
-            that disagree about one sample.
+        UsageError: no such file or column, more than one column that can be meant, no label in it, a
+            row that names no sample or several, or two rows that disagree about one sample.
     """
     path = Path(path)
-    chosen = match_rows(path, names, skipped, partial(_columns, known=LABEL_COLUMNS))
-    classes = sort_classes({row.label for row in chosen.values()} - set(_NO_LABEL))
+    wanted = Wanted(
+        what="label",
+        without="unlabelled",
+        kind="class",
+        known=LABEL_COLUMNS,
+        choose="name one with --label-column",
+        column=label_column,
+        file_column=file_column,
+        lax=lax,
+        classes=True,
+    )
+    found = match_rows(path, names, skipped, wanted, _classes)
+    classes = sort_classes({row.label for row in found.rows.values()} - {""})
     if not classes:
-        raise UsageError(f"{path} holds no label: every row is empty or -1")
+        raise UsageError(f"{path} holds no label: every row is empty or -1 ({found.said})")
     number = {name: k for k, name in enumerate(classes)}
     labels = np.full(len(names) + len(skipped), UNLABELLED, np.int64)
-    labels[list(chosen)] = [number.get(row.label, UNLABELLED) for row in chosen.values()]
-    return labels[: len(names)], classes
+    labels[list(found.rows)] = [number.get(row.label, UNLABELLED) for row in found.rows.values()]
+    return Labelled(labels[: len(names)], classes, found.said, found.file_column)
 
 
-def read_groups(where: str | Path, names: Sequence[str], skipped: Collection[str] = ()) -> np.ndarray:
+def read_groups(
+    where: str | Path,
+    names: Sequence[str],
+    skipped: Collection[str] = (),
+    *,
+    file_column: str | None = None,
+    lax: bool = False,
+) -> Grouped:
     """Groups of samples that belong together, such as the images of one patient.
 
-    where: a CSV file as `read_labels` takes it, the group in the column `group`, `subject`, `patient`, ...,
-        else in the second; or `re:PATTERN`, a regular expression that finds the group in a sample's name:
-        its first group in parentheses, else all that it matches. Samples without a row are groups of
-        their own.
-
-    Returns:
-        (N,) int64 group numbers.
+    where: a CSV file as `read_labels` takes it, the group in the column `group`, `subject`,
+        `patient`, ..., else in the only one that is left; or `re:PATTERN`, a regular expression
+        that finds the group in a sample's name: its first group in parentheses, else all that it
+        matches. Samples without a row, or with an empty cell in it, are groups of their own.
+    file_column, lax: as for `read_labels`.
 
     Raises:
         UsageError: as `read_labels`; a pattern that is none, or that finds nothing in a name.
     """
     text = str(where)
     if text.startswith("re:"):
-        found = _found_groups(text.removeprefix("re:"), names)
-    else:
-        chosen = match_rows(Path(where), names, skipped, partial(_columns, known=GROUP_COLUMNS))
-        found = [f"group {chosen[i].label}" if i in chosen else f"alone {i}" for i in range(len(names))]
-    return np.unique(np.array(found, str), return_inverse=True)[1].astype(np.int64)
+        return _numbered(_found_groups(text.removeprefix("re:"), names))
+    wanted = Wanted(
+        what="group",
+        without="without a group",
+        kind="group",
+        known=GROUP_COLUMNS,
+        choose="call the one that has them 'group'",
+        file_column=file_column,
+        lax=lax,
+    )
+    chosen, said, column = match_rows(Path(where), names, skipped, wanted, _groups)
+    labels = (chosen[i].label if i in chosen else "" for i in range(len(names)))
+    found = [f"group {label}" if label else f"alone {i}" for i, label in enumerate(labels)]
+    return _numbered(found)._replace(said=said, file_column=column)
+
+
+def _numbered(groups: Sequence[str]) -> Grouped:
+    return Grouped(np.unique(np.array(groups, str), return_inverse=True)[1].astype(np.int64))
 
 
 def _found_groups(pattern: str, names: Sequence[str]) -> list[str]:
     try:
-        compiled = re.compile(pattern)
+        compiled = re.compile(spelled(pattern))
     except re.error as error:
         raise UsageError(f"groups: '{pattern}' is not a regular expression: {error}") from None
     found = []
     for name in names:
-        match = compiled.search(name)
-        if match is None:
+        match = compiled.search(spelled(name))
+        group = match and match[1 if compiled.groups else 0]
+        if group is None:
             raise UsageError(f"groups: the pattern '{pattern}' finds nothing in '{name}'")
-        found.append(match[1] if compiled.groups else match[0])
+        found.append(group)
     return found
 
 
-def match_rows(
-    path: Path,
-    names: Sequence[str],
-    skipped: Collection[str],
-    columns: PickColumns,
-    *,
-    read: ReadRows | None = None,
-    what: str = "label",
-    delimiters: str = ",;\t",
-) -> dict[int, Row]:
-    """The row of each sample that has one; positions of skipped files follow those of the samples.
+def is_missing(label: str) -> bool:
+    """Whether this is written where there is no label: -1, nothing, `NA`, `nan`, `None`, `null` or `?`.
 
-    read: rewrites the cells of all rows before two rows of one sample are compared; by default `2.0` becomes
-        `2` where all are whole numbers. what: the cell's name in messages. delimiters: the one that the first
-        line has most often is taken, of equals the first.
-
-    Raises:
-        UsageError: as `read_labels`, and what `columns` and `read` raise.
+    `None` counts in Python's own spelling alone: people call a class `none`, such as the lowest of a
+    severity (our choice).
     """
-    header, rows = _read_rows(path, columns, what, delimiters)
-    lookup = _Lookup(names, tuple(skipped), {row.file for row in (header, *rows)})
-    if lookup.find(header.file):  # no header: this is a sample already
-        rows.insert(0, header)
-    rows = (read or _whole_numbers)(rows)
-    chosen: dict[int, Row] = {}
-    absent: list[Row] = []
-    for row in rows:
-        found = lookup.find(row.file)
-        if not found:
-            absent.append(row)
-        elif len(found) > 1:
-            several = ", ".join(lookup.name(i) for i in found[:3])
-            raise UsageError(
-                f"{path}, line {row.line}: '{row.file}' fits {len(found)} samples ({several}): give the path"
-            )
-        elif (before := chosen.setdefault(found[0], row)).label != row.label:
-            raise UsageError(
-                f"{path}: lines {before.line} and {row.line} disagree about '{row.file}': "
-                f"'{before.label}' and '{row.label}'"
-            )
-    if absent:
-        count = f" (so do {len(absent) - 1} more rows)" if len(absent) > 1 else ""
-        raise UsageError(
-            f"{path}, line {absent[0].line}: no sample is called '{absent[0].file}'{count}"
-            f"{did_you_mean(absent[0].file, lookup.like(absent[0].file))}"
-        )
-    return chosen
+    word = label.strip()
+    if word.lower() == "none":
+        return word == "None"
+    return word.lower() in MISSING or bool(_MINUS_ONE.fullmatch(word))
 
 
 def stratified_split(labels: np.ndarray, fractions: Sequence[float], rng: Rng) -> tuple[np.ndarray, ...]:
@@ -218,92 +224,14 @@ def _apportion(wanted: np.ndarray, total: int) -> np.ndarray:
     return counts
 
 
-class _Lookup:
-    """Samples by path or file name, each with or without extension; only those that rows ask for.
-
-    So a short file of labels for a million images takes little memory.
-    """
-
-    def __init__(self, names: Sequence[str], skipped: Sequence[str], wanted: Iterable[str]) -> None:
-        self._names, self._skipped = names, skipped
-        asked = frozenset(map(_written, wanted))
-        self._ways: tuple[dict[str, list[int]], ...] = ({}, {}, {}, {})
-        for i, name in enumerate(chain(names, skipped)):
-            for way, key in zip(self._ways, _keys(name), strict=True):
-                if key in asked:
-                    way.setdefault(key, []).append(i)
-
-    def find(self, file: str) -> list[int]:
-        """Positions that this text fits in the first way that fits any; skipped ones follow the samples."""
-        file = _written(file)
-        return next((way[file] for way in self._ways if file in way), [])
-
-    def name(self, i: int) -> str:
-        """The sample or skipped file at a position."""
-        return self._names[i] if i < len(self._names) else self._skipped[i - len(self._names)]
-
-    def like(self, file: str) -> list[str]:
-        """Names to compare a wrong one with, in the way in which it was written."""
-        names = islice(chain(self._names, self._skipped), _COMPARED)
-        return list(names) if "/" in file else list(dict.fromkeys(_keys(name)[2] for name in names))
+def _groups(rows: list[Row]) -> list[Row]:
+    """As `_classes`, and `none` is missing, too."""
+    return [row._replace(label="") if row.label.lower() in MISSING else row for row in _classes(rows)]
 
 
-def _keys(name: str) -> tuple[str, str, str, str]:
-    """The path, the path without extension, the file's name, and that without extension."""
-    folder, slash, file = name.rpartition("/")
-    dot = file.rfind(".")
-    stem = file[:dot] if 0 < dot < len(file) - 1 else file
-    if file.lower().endswith(".nii.gz"):
-        stem = file[: -len(".nii.gz")] or file
-    return name, f"{folder}{slash}{stem}", file, stem
-
-
-def _written(file: str) -> str:
-    return file.replace("\\", "/").removeprefix("./")
-
-
-def _read_rows(path: Path, columns: PickColumns, what: str, delimiters: str) -> tuple[Row, list[Row]]:
-    """The first row, which may be a header, and the others."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        near = [entry.name for entry in path.parent.glob("*")]
-        raise UsageError(f"no {what}s file {path}{did_you_mean(path.name, near)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the {what}s file {path}: {error}") from None
-    lines = text.splitlines()
-    delimiter = max(delimiters, key=lines[0].count) if lines else ","
-    reader = csv.reader(lines, delimiter=delimiter)
-    first = [cell.strip() for cell in next(reader, [])]
-    if len(first) < 2:
-        raise UsageError(f"{path}: two columns are needed, the file and its {what}")
-    file_column, cell_column = columns(first)
-    rows = []
-    for cells in reader:
-        if not any(cells):
-            continue
-        if len(cells) <= max(file_column, cell_column) or any(cells[len(first) :]):
-            raise UsageError(f"{path}, line {reader.line_num}: {len(cells)} cells, {len(first)} are expected")
-        rows.append(Row(reader.line_num, cells[file_column].strip(), cells[cell_column].strip()))
-    return Row(1, first[file_column], first[cell_column]), rows
-
-
-def _columns(header: Sequence[str], known: Sequence[str]) -> tuple[int, int]:
-    file = find_column(header, FILE_COLUMNS)
-    file = 0 if file is None else file
-    cell = find_column(header, known)
-    return file, (0 if file == 1 else 1) if cell is None else cell
-
-
-def find_column(header: Sequence[str], known: Sequence[str]) -> int | None:
-    """The column that has the first of the known names, in upper or lower case; None if none has."""
-    lower = [cell.lower() for cell in header]
-    return next((lower.index(name) for name in known if name in lower), None)
-
-
-def _whole_numbers(rows: Iterable[Row]) -> list[Row]:
-    """`2.0` as `2`, if all labels are whole numbers (spreadsheets write them so beside empty cells)."""
-    rows = list(rows)
+def _classes(rows: Iterable[Row]) -> list[Row]:
+    """Missing labels as "", and `2.0` as `2` if all are whole numbers (spreadsheets write them so)."""
+    rows = [row._replace(label="") if is_missing(row.label) else row for row in rows]
     matches = [_WHOLE.fullmatch(row.label) for row in rows]
     if all(match or not row.label for match, row in zip(matches, rows, strict=True)):
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,19 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from tacit.files import write_atomically
+from tacit.errors import escaped
+from tacit.files import utf8_path, write_atomically
 
 _AT_ONCE = 4096  # names that are decoded together while iterating
+
+
+def spelled(name: str) -> str:
+    r"""The one spelling of a name: composed (NFC), with bytes that are not UTF-8 as `\xe9`.
+
+    An accented letter can be one character or two, and systems differ in which they write: `spelled` makes
+    both one, so that names from a folder and from a file can be compared.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", escaped(name))
 
 
 class Names(Sequence[str]):
@@ -152,7 +163,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         OSError, ValueError: absent or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_path(path) as place, safe_open(place, framework="pt") as file:
             return {name: file.get_tensor(name).numpy() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except OSError:
         raise

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
-
-from tacit.data.labels import read_groups, read_labels
+from tacit.data.beside import Beside
+from tacit.data.check import check_source
+from tacit.data.memory import Data, Held, taken
 from tacit.data.options import LARGEST_AUTOMATIC, Options
-from tacit.data.source import UNLABELLED, Source
-from tacit.data.values import read_values
+from tacit.data.source import Source
+from tacit.data.splits import Folders
 from tacit.data.wings import Where, Wing, all_wings, own_wings, wing_for, wing_of
 from tacit.errors import UsageError, did_you_mean, unknown
 from tacit.files import expanded
 
 
 def open_source(
-    where: str | os.PathLike[str] | Source,
+    where: Data,
     *,
-    labels: str | Path | None = None,
+    labels: Any = None,
+    label_column: str | None = None,
     values: str | Path | None = None,
     column: str | None = None,
     groups: str | Path | None = None,
+    file_column: str | None = None,
     size: int | None = None,
     max_size: int = LARGEST_AUTOMATIC,
     channels: int | None = None,
     white: int | None = None,
+    folders: Folders | None = None,
     on_bad_file: Literal["stop", "skip"] = "stop",
     cache: str | Path | None = None,
     progress: bool = True,
@@ -46,15 +47,23 @@ def open_source(
         looked for); a folder of volumes (NIfTI, HDF5, `.npz`), with or without masks (see `lay_out`);
         `slices:FOLDER`, the axial slices of volumes as images; an `.npz` archive; `hf:NAME[@CONFIG]` or
         `hf:./folder`; the name of a packaged set (`digits`, `mnist5k`), which goes before a folder of that
-        name (`./digits` is the folder); or a source, which is returned as it is.
+        name (`./digits` is the folder); what lies in memory: arrays, tensors, lists of paths or pictures,
+        data sets of torch and torchvision (see `tacit.data.image.memory.take`); or a source, which is
+        returned as it is.
     labels: a CSV file; "none" to leave labels (and masks) aside; by default what the data themselves
-        say. Images and volumes with labels from a CSV are of one class each, their masks are left aside.
+        say. Images and volumes with labels from a CSV are of one class each, their masks are left aside. For
+        data in memory also N labels: numbers or names, None, NaN or -1 where one is unknown.
+    label_column: the column of `labels`, by title or by number from 1 (one-hot ones with commas
+        between them); by default `label`, `class`, `target`, `grade` or `y`, else the only one that
+        is left (see `read_labels`).
     values: a CSV file of numbers, such as ages, that are learned instead of classes or masks (see
         `read_values`); then `source.values` has them, and `source.labels` is 0 where one is known, else -1.
     column: the column of `values` that has the numbers; by default `value`, `target`, `age`, `y` or `label`,
-        else the second of two.
+        else the only other one with numbers.
     groups: which samples belong together, such as those of one patient: a CSV file, or `re:PATTERN` for
         the names (see `read_groups`).
+    file_column: the column of these files that names the samples; by default the one whose cells
+        do. Of several files it is taken in those that have it.
     size: side S in pixels of the stored images; by default the median of sqrt(height x width), at most
         `max_size`. Packaged sets: their own.
     max_size: the largest side that is chosen by default.
@@ -62,6 +71,8 @@ def open_source(
         theirs. Volumes: how many they must have; by default as most of them.
     white: images with more than 8 bits: the value that becomes 255, so that other data look as those did that
         an encoder was learned from. By default the brightest of some images decides.
+    folders: what the folders of the first level are, where their names leave it open: "classes", or "splits"
+        such as train and test (see `part_of` for how these may be called).
     on_bad_file: "stop" at the first file that cannot be used, or "skip" all of them and list them in
         `source.skipped`.
     cache: folder for the decoded images; by default $TACIT_CACHE, or the user's cache folder.
@@ -80,6 +91,8 @@ def open_source(
     """
     if on_bad_file not in ("stop", "skip"):
         raise unknown("way with bad files", on_bad_file, ("stop", "skip"))
+    if folders is not None and folders not in get_args(Folders):
+        raise unknown("reading of folders", folders, get_args(Folders))
     for name, value, least in (
         ("size", size, 4),
         ("max_size", max_size, 4),
@@ -89,41 +102,48 @@ def open_source(
     ):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")
-    if values is not None and labels not in (None, "none"):
-        raise UsageError("labels are of classes and values are numbers: give one of the two files")
-    if column is not None and values is None:
-        raise UsageError(f"column '{column}' is of a file of numbers: name the file with values")
+    where, labels = taken(where, labels)
+    beside = Beside(labels, label_column, values, column, groups, file_column)
+    beside.check()
     words: dict[str, Any] = {"masks": masks, "window": window, "spacing": spacing, "patch": patch}
     words["aside"] = labels is not None or values is not None  # masks are no labels then
     words["extensions"] = [end for wing in own_wings().values() if not wing.LAST for end in wing.extensions()]
     if isinstance(where, Source):
+        check_source(where)
         where = wing_of(where).adjusted(where, words)
-        if labels is None and values is None and groups is None:
-            return where
-        return _grouped(_valued(_relabelled(copy.copy(where), labels), values, column), groups)
+        return beside.read(copy.copy(where)) if beside.asked else where
     options = Options(
-        size, channels, on_bad_file, Path(cache) if cache else None, progress, workers, max_size, white
+        size,
+        channels,
+        on_bad_file,
+        Path(cache) if cache else None,
+        progress,
+        workers,
+        max_size,
+        white,
+        folders,
     )
-    source = _relabelled(_read(where, options, words), labels)
-    return _grouped(_valued(source, values, column), groups)
+    return beside.read(_read(where, options, words))
 
 
-def kind_of(where: Where | Source) -> str | None:
+def kind_of(where: Data) -> str | None:
     """The kind of what is there, without reading it; None where nothing is found.
 
     Raises:
         UsageError: it may not be looked at.
     """
+    where, _ = taken(where)
     if isinstance(where, Source):
         return where.spec.modality
     found = _wing(where, Options(), {})
     return None if found is None else found.kind(where)
 
 
-def spelled(where: Where | Source, asked: Mapping[str, Any]) -> dict[str, Any]:
+def spelled(where: Data, asked: Mapping[str, Any]) -> dict[str, Any]:
     """The words by which the data are seen, in one spelling, for run.yaml; see `Form.spelled`."""
     if not any(value is not None for value in asked.values()):
         return dict(asked)
+    where, _ = taken(where)
     found = wing_of(where) if isinstance(where, Source) else _wing(where, Options(), {})
     return dict(asked) if found is None else found.FORM.spelled(asked)
 
@@ -136,6 +156,8 @@ def _wing(where: Where, options: Options, words: Mapping[str, Any]) -> Wing | No
 
 
 def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
+    if isinstance(where, Held):
+        return all_wings()[where.modality].open(where, options, words)
     if not str(where).strip() or (not str(where).partition(":")[2].strip() and str(where).endswith(":")):
         raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
     path = expanded(where)
@@ -172,32 +194,3 @@ def _absent(path: Path) -> str:
         beside += _names()
     near = did_you_mean(path.name, beside)
     return f"no file or folder {path}{near or '; packaged sets are ' + ', '.join(_names())}"
-
-
-def _relabelled(source: Source, labels: str | Path | None) -> Source:
-    if labels is None:
-        return source
-    classes: tuple[str, ...] = ()
-    if labels == "none":
-        source.labels = np.full(len(source), UNLABELLED, np.int64)
-    else:
-        skipped = [file.name for file in source.skipped]
-        source.labels, classes = read_labels(labels, source.names, skipped)
-    source.values = None
-    source.spec = replace(source.spec, classes=classes, target="class")
-    return source
-
-
-def _valued(source: Source, values: str | Path | None, column: str | None) -> Source:
-    if values is not None:
-        skipped = [file.name for file in source.skipped]
-        source.values = read_values(values, source.names, skipped, column)
-        source.labels = np.where(np.isnan(source.values), UNLABELLED, 0).astype(np.int64)
-        source.spec = replace(source.spec, classes=(), target="value")
-    return source
-
-
-def _grouped(source: Source, groups: str | Path | None) -> Source:
-    if groups is not None:
-        source.groups = read_groups(groups, source.names, [file.name for file in source.skipped])
-    return source

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tacit.data.splits import Folders
 from tacit.errors import TacitError, UsageError
 from tacit.files import expanded
 
@@ -34,6 +35,7 @@ class Options:
     workers: int | None = None
     max_size: int = LARGEST_AUTOMATIC
     white: int | None = None
+    folders: Folders | None = None
 
     @property
     def threads(self) -> int:

@@ -1,4 +1,4 @@
-"""What readers of all kinds of files share: bytes, damage, fingerprints, and how splits are called."""
+"""What readers of all kinds of files share: bytes, damage, fingerprints, and what is no data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,20 @@ from PIL import Image
 
 from tacit.errors import BadFile
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SYSTEM = {
+    "__macosx",
+    "@eadir",
+    "$recycle.bin",
+    "#recycle",
+    "@recycle",
+    "system volume information",
+    "lost+found",
+}
+
+
+def is_system(name: str) -> bool:
+    """Whether a file or folder of this name is no data, but of a system: hidden, rubbish or thumbnails."""
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def read_bytes(path: Path, name: str) -> bytes:

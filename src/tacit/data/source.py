@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tacit.batch import Modality, Samples, Target
 from tacit.data.names import Chosen
+from tacit.errors import UsageError
 from tacit.rng import Rng
 
 UNLABELLED = -1
@@ -106,6 +107,8 @@ class Source:
     splits: positions by split name ("train", "val", "test") where the source itself brings a split.
     fingerprint: hex digest of the content, the same wherever the data lie.
     skipped: files left out because they could not be used.
+    label_note, group_note: in words, what was read where labels, values or groups come from a file; else
+    empty. notes: what a reader could not expect.
     """
 
     def __init__(
@@ -126,6 +129,8 @@ class Source:
         self.values: np.ndarray | None = None
         self.groups: np.ndarray | None = None
         self.table: dict[str, np.ndarray] = {}
+        self.label_note = self.group_note = ""
+        self.notes: tuple[str, ...] = ()
 
     @property
     def understood(self) -> str:
@@ -146,6 +151,20 @@ class Source:
     def labelled(self) -> np.ndarray:
         """Positions that carry a label, ascending."""
         return np.flatnonzero(self.labels != UNLABELLED)
+
+    @property
+    def training(self) -> np.ndarray:
+        """Positions that may be learned from, ascending: the training split, all where there is no split.
+
+        Raises:
+            UsageError: the data bring other splits alone.
+        """
+        if self.splits and "train" not in self.splits:
+            raise UsageError(
+                f"the data have no training part, only {' and '.join(self.splits)}: open the folder above, "
+                "or, if they are no splits, pass --folders classes"
+            )
+        return self.splits.get("train", np.arange(len(self)))
 
     def targets(self, positions: np.ndarray) -> Tensor:
         """What is learned of labelled samples, where the samples themselves do not bring it.
@@ -193,6 +212,8 @@ class Subset(Source):
         self.values = None if parent.values is None else parent.values[index]
         self.groups = None if parent.groups is None else parent.groups[index]
         self.table = {name: column[index] for name, column in parent.table.items()}
+        self.label_note, self.group_note = parent.label_note, parent.group_note
+        self.notes = parent.notes
 
     def __getitem__(self, i: int) -> Sample:
         sample = self.parent[int(self.index[i])]

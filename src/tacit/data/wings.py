@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tacit.data.form import Form
+from tacit.data.memory import Held
 from tacit.data.options import Options
 from tacit.data.source import Source
 from tacit.errors import UsageError
 
 ENTRY_POINTS = "tacit.data"
 
-Where = str | os.PathLike[str]
+Where = str | os.PathLike[str] | Held
 
 
 class Wing(Protocol):
     """What a kind of data offers: a module `wing` in its folder, or an entry point named as its modality.
 
-    FORM: how an encoder sees it. LAST: whether the others are asked first. NAMES: data that are no path.
+    FORM: how an encoder sees it. LAST: whether the others are asked first. NAMES: data that are no path. A
+    wing may offer `take(where) -> Held | None` for data of its kind in memory, which `open` then gets.
     """
 
     FORM: type[Form]
@@ -81,6 +83,8 @@ def all_wings() -> dict[str, Wing]:
 
 def wing_for(where: Where, options: Options, words: Mapping[str, Any]) -> Wing | None:
     """The first that has data of this name, which go before a folder of that name, or holds what is there."""
+    if isinstance(where, Held):
+        return all_wings()[where.modality]
     wings = all_wings().values()
     named = next((wing for wing in wings if where in wing.NAMES), None)
     return named or next((wing for wing in wings if wing.holds(where, options, words)), None)

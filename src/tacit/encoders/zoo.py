@@ -42,6 +42,7 @@ from tacit.encoders.stem import SMALL, has_small_form, make_small_input
 from tacit.encoders.unet import UNet2d, UNet3d
 from tacit.encoders.vnet import VNet
 from tacit.errors import TacitError, UsageError, unknown
+from tacit.files import utf8_path
 from tacit.rng import Rng, seeded
 
 OWN: dict[str, Callable[..., nn.Module]] = {
@@ -147,7 +148,8 @@ def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
     with_card(encoder, replace(card, learned=random_seed is None))
     if random_seed is None:
         try:
-            encoder.load_state_dict(load_file(Path(folder) / WEIGHTS))
+            with utf8_path(Path(folder) / WEIGHTS) as place:
+                encoder.load_state_dict(load_file(place))
         except FileNotFoundError:
             raise TacitError(f"'{folder}' has lost its {WEIGHTS}") from None
         except (SafetensorError, RuntimeError) as error:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tacit.data.budget import Budget
 from tacit.data.source import Sample, Source
+from tacit.errors import UsageError
 from tacit.rng import Rng
 from tacit.tasks.online import OnlineProbe
 from tacit.tasks.predictor import Predictor
@@ -60,31 +61,57 @@ class Labels:
 class Asked:
     """What `predict` was asked for, beside the run and the data that were opened.
 
-    where: places that the data came from. out: file or folder to write.
+    where: places that the data came from. out: file or folder to write; None for a table in memory.
     """
 
-    out: Path
+    out: Path | None
     where: tuple[Path, ...] = ()
     batch_size: int = 256
     overlap: float | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if self.out is None:
+            raise UsageError("masks are written to a folder: name it with out")
+        return self.out
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """What `predict` did.
 
-    path: the file or folder that was written. samples: how many. card: the predictor's. grades: where labels
-    are known, how it did on them. said: in words, what it did. notes: what a user should know. what: is in
-    `path`, in words.
+    path: the file or folder that was written, None where nothing was. samples: how many. card: the
+    predictor's. grades: where labels are known, how it did on them. said: in words, what it did. notes:
+    what a user should know. what: is in `path`, in words. table: the rows (a pyarrow table), where they were
+    not written.
     """
 
-    path: Path
+    path: Path | None
     samples: int
     card: Any
     grades: Any = None
     said: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     what: str = "rows"
+    table: Any = None
+
+    def frame(self) -> Any:
+        """The rows as a frame of pandas.
+
+        Raises:
+            UsageError: they were written to a file; or pandas is not installed.
+        """
+        if self.table is None:
+            raise UsageError(f"the rows are in {self.path}: read them there, or predict without out")
+        try:
+            return self.table.to_pandas()
+        except ModuleNotFoundError:
+            raise UsageError("a frame needs the package 'pandas': pip install pandas") from None
 
 
 class Task(ABC):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tacit.data.labels import stratified_split
+from tacit.data.budget import group_split
 from tacit.data.source import UNLABELLED, Source
 from tacit.encoders.modes import keeping_modes
 from tacit.evaluation.batch_statistics import Modes
@@ -24,7 +24,8 @@ class OnlineProbe:
     """Measures an encoder on the same few samples each time, so that its curve is comparable.
 
     Labels, if there are any, serve for watching only: no gradient comes from them. A source that
-    brings a validation split is probed on it, any other on a fifth of the labelled training samples.
+    brings a validation split is probed on it, any other on a fifth of the labelled training samples, of
+    other groups than the rest.
     A test split is never looked at.
 
     score: the measure by which the best checkpoint is chosen.
@@ -97,7 +98,8 @@ def _split(source: Source, train: np.ndarray, rng: Rng) -> tuple[np.ndarray, np.
         validation = source.splits["val"]
         bank, queries = labelled, validation[source.labels[validation] != UNLABELLED]
     else:
-        first, second = stratified_split(source.labels[labelled], (0.8, 0.2), rng("online split"))
+        groups = None if source.groups is None else source.groups[labelled]
+        first, second = group_split(source.labels[labelled], groups, (0.8, 0.2), rng("online split"))
         bank, queries = labelled[first], labelled[second]
     return (
         at_most(bank, LABELLED * 4 // 5, rng("online bank")),

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tacit.data.memory import Data, taken
 from tacit.data.open import open_source
-from tacit.data.source import Source
+from tacit.data.splits import Folders
+from tacit.data.understood import say
 from tacit.errors import UsageError
 from tacit.evaluation.subject import OnBadFile, open_for, pick_device
 from tacit.tasks.base import Asked, Predictions, Task
@@ -18,18 +20,22 @@ from tacit.tasks.registry import all_tasks, load_predictor, task_of
 
 def predict(
     run: str | os.PathLike[str],
-    data: str | os.PathLike[str] | Source,
-    out: str | os.PathLike[str],
+    data: Data,
+    out: str | os.PathLike[str] | None = None,
     *,
-    labels: str | None = None,
+    labels: str | Any | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
+    folders: Folders | None = None,
     on_bad_file: OnBadFile = "stop",
     cache: str | None = None,
     batch_size: int = 256,
     overlap: float | None = None,
     device: str = "auto",
+    quiet: bool = False,
 ) -> Predictions:
     """Write what a run has learned to say of each sample, and grade it where labels are known.
 
@@ -43,16 +49,21 @@ def predict(
     Args:
         run: the folder of a run that learned labels.
         data: as the run learned from (a folder, a MedMNIST-style .npz, hf:NAME, ...).
-        out: the file to write, .csv or .parquet; of a run that learned masks a folder.
+        out: the file to write, .csv or .parquet; of a run that learned masks a folder. In Python it may be
+            left out for a table in memory.
         labels: a CSV of file names and classes; "none" leaves all labels aside.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in a CSV of classes or values; default: the one that names the samples.
         masks: folder of true masks, where they do not lie beside the samples.
         values: a CSV of file names and true values.
         column: of the values, in this CSV.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         on_bad_file: whether the first unusable file stops, or is skipped and counted.
         cache: where decoded files are kept.
         batch_size: samples at once.
         overlap: of neighbouring windows of a volume along each axis, from 0 to below 1; default 0.5.
         device: auto, cpu, cuda, cuda:1, mps.
+        quiet: do not say what was understood of the data.
 
     Returns:
         The file or folder, and grades where labels are known.
@@ -62,22 +73,28 @@ def predict(
             place that cannot be written.
     """
     task = _task(Path(run))
+    data, labels = taken(data, labels)
     given: dict[str, Any] = {"masks": masks, "values": values, "column": column, "overlap": overlap}
+    given |= {"label_column": label_column, "file_column": file_column}
     _refuse_others(task, {name for name, value in given.items() if value is not None}, run)
     if labels not in (None, "none") and "labels" not in task.words:
         raise UsageError(
             f"--labels are of classes, and the run learned {task.plural}: name true {task.plural} with "
             f"--{task.plural}"
         )
-    where = tuple(Path(place) for place in (data, masks) if place and not isinstance(place, Source))
-    asked = Asked(Path(out), where, batch_size, overlap)
+    where = tuple(Path(place) for place in (data, masks) if isinstance(place, str | os.PathLike))
+    asked = Asked(None if out is None else Path(out), where, batch_size, overlap)
     task.check_out(asked)
     predictor = load_predictor(Path(run))
     opening = {name: value for name, value in given.items() if value is not None and name != "overlap"}
     source = open_for(
         predictor.encoder,
-        partial(open_source, data, labels=labels, on_bad_file=on_bad_file, cache=cache, **opening),
+        partial(
+            open_source, data, labels=labels, folders=folders, on_bad_file=on_bad_file, cache=cache, **opening
+        ),
     )
+    if not quiet:
+        say(source)
     return task.write(predictor, source, asked, pick_device(device))
 
 
@@ -94,6 +111,7 @@ def _refuse_others(task: Task, given: set[str], run: str | os.PathLike[str]) -> 
     for other in all_tasks().values():
         for name in other.words:
             if name in given and name not in task.words:
+                word = name.replace("_", "-")
                 raise UsageError(
-                    f"--{name} is for runs that learned {other.plural}, and '{run}' learned none"
+                    f"--{word} is for runs that learned {other.plural}, and '{run}' learned none"
                 )

@@ -11,11 +11,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from tacit import __version__
+from tacit.data.memory import Data, described, taken
 from tacit.data.open import open_source
 from tacit.data.source import Source
+from tacit.data.splits import Folders
+from tacit.data.understood import say
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder, is_pretrained
 from tacit.errors import TacitError, UsageError
@@ -23,7 +27,7 @@ from tacit.evaluation.features import Embed, encoder_features, raw_features
 from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
 from tacit.files import check_writable
 from tacit.tasks.classes.probe import Result, measure, probe_split, table
-from tacit.tasks.probing import PIXELS, ProbeReport, Probing
+from tacit.tasks.probing import LEARNED, PIXELS, TWIN, ProbeReport, Probing, Split
 from tacit.tasks.registry import task_of
 
 __all__ = ["PIXELS", "ProbeReport", "Result", "measure", "probe", "probe_split", "table"]
@@ -31,11 +35,15 @@ __all__ = ["PIXELS", "ProbeReport", "Result", "measure", "probe", "probe_split",
 
 def probe(
     what: str | os.PathLike[str] | nn.Module,
-    data: str | os.PathLike[str] | Source,
+    data: Data,
     *,
-    labels: str | None = None,
+    labels: str | Any | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     values: str | None = None,
     column: str | None = None,
+    groups: str | None = None,
+    folders: Folders | None = None,
     baselines: bool = True,
     k: int = 20,
     on_bad_file: OnBadFile = "stop",
@@ -44,20 +52,27 @@ def probe(
     device: str = "auto",
     out: str | None = None,
     seed: int = 0,
+    quiet: bool = False,
 ) -> ProbeReport:
     """Measure frozen features on labelled data.
 
     Of classes: accuracy of weighted kNN and of a linear probe. Of values: R2, mean absolute error and
     Pearson's correlation of ridge regression. The data's own train / val / test split is used where it has
     one; otherwise the labelled samples are split 60 / 20 / 20, stratified by class or spread over small and
-    large values. The regularisation is chosen on validation data; the test part is looked at once.
+    large values; whole groups are kept together. The regularisation is chosen on validation data; the test
+    part is looked at once.
 
     Args:
         what: a run folder, an encoder's spec string such as timm/resnet18, or a module with a card.
         data: labelled images: a folder with class folders, a MedMNIST-style .npz, hf:NAME, ...
         labels: a CSV of file names and labels, for a folder without class folders.
+        label_column: of the classes, in this CSV.
+        file_column: of the files, in either CSV; default: the one that names the samples.
         values: a CSV of file names and numbers, such as ages, to probe instead of classes.
         column: of the values, in this CSV.
+        groups: CSV of file names and groups, such as patients, or re:PATTERN for names; no group is in two
+            parts. Data can bring groups of their own, as slices of volumes do.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         baselines: also measure the random twin and raw pixels.
         k: neighbours of the kNN probe, which is for classes.
         on_bad_file: whether the first unusable file stops, or is skipped and counted.
@@ -66,6 +81,7 @@ def probe(
         device: auto, cpu, cuda, cuda:1, mps.
         out: JSON file for the report; for a run the default is its folder probes/.
         seed: of the split and the random twin.
+        quiet: do not say what was understood of the data.
 
     Returns:
         The report; printing it gives a table.
@@ -78,36 +94,44 @@ def probe(
         raise UsageError(f"k and batch_size must be at least 1, not {k} and {batch_size}")
     if out is not None:
         check_writable(Path(out))
+    data, labels = taken(data, labels)
     open_data = partial(
         open_source,
         data,
         labels=labels,
+        label_column=label_column,
+        file_column=file_column,
         values=values,
         column=column,
+        groups=groups,
+        folders=folders,
         on_bad_file=on_bad_file,
         cache=cache,
     )
     encoder, source, spec = encoder_for(what, open_data)
+    if not quiet:
+        say(source)
     probing = _probing(source, spec)
     split, how = probing.split(source, seed)
     place = pick_device(device)
     module = isinstance(what, nn.Module)
     learned = module or is_pretrained(spec)
-    named: list[tuple[str, Embed]] = [("learned" if learned else "random", encoder_features(encoder, place))]
+    named: list[tuple[str, Embed]] = [(LEARNED if learned else "random", encoder_features(encoder, place))]
     if baselines and learned and not module:
-        named.append(("random twin", encoder_features(_twin(encoder, spec, seed), place)))
+        named.append((TWIN, encoder_features(_twin(encoder, spec, seed), place)))
     if baselines:
         named.append((PIXELS, raw_features(source)))
     results = probing.measure(named, source, split, k=k, batch_size=batch_size)
     protocol = {
         "name": probing.name,
         "encoder": spec,
-        "data": str(data) if not isinstance(data, Source) else type(data).__name__,
+        "data": described(data),
         "fingerprint": source.fingerprint,
         "skipped": len(source.skipped),
         **probing.labels(source),
         "split": how,
         **{name: len(part) for name, part in split.items()},
+        "groups": _groups(source, split),
         **probing.how(k),
         "seed": seed,
         "version": __version__,
@@ -128,6 +152,12 @@ def _save(report: ProbeReport, target: Path, *, asked: bool) -> None:
             print(report, file=sys.stderr)
             raise
         print(f"note: the report is not kept ({error}): name another file with --out", file=sys.stderr)
+
+
+def _groups(source: Source, split: Split) -> dict[str, int] | None:
+    """How many groups each part has."""
+    groups = source.groups
+    return None if groups is None else {name: len(np.unique(groups[part])) for name, part in split.items()}
 
 
 def _probing(source: Source, spec: str) -> Probing:

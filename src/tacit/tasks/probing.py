@@ -18,6 +18,19 @@ from tacit.files import without_nan, write_atomically
 FRACTIONS = (0.6, 0.2, 0.2)
 """Training, validation and test part, where the data have no split of their own."""
 PIXELS = "raw pixels"
+TWIN = "random twin"
+LEARNED = "learned"
+_REMEDIES = {
+    PIXELS: (
+        "raw pixels are",
+        "train longer or with --preset laptop, choose other --views, or begin at a pretrained --encoder",
+    ),
+    TWIN: (
+        "the random twin is",
+        "look for a collapse in the run's report.html, lower --lr, or choose another method (tacit methods)",
+    ),
+}
+"""What to say and to try where a representation that was not learned does better."""
 Split = dict[str, np.ndarray]
 """Positions of labelled samples by part: train, validation, test."""
 Named = Sequence[tuple[str, Embed]]
@@ -37,7 +50,7 @@ class ProbeReport(ABC):
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types, with None for NaN."""
         results = [without_nan(asdict(result)) for result in self.results]
-        return {"protocol": self.protocol, "results": results}
+        return {"protocol": without_nan(self.protocol), "results": results}
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -48,21 +61,19 @@ class ProbeReport(ABC):
 
     @property
     def warnings(self) -> list[str]:
-        """A line where raw pixels do better than what was learned."""
+        """A line for each of raw pixels and the random twin that does better than what was learned."""
         found = {result.representation: result for result in self.results}
-        if len(found) < 2 or PIXELS not in found:
-            return []
-        worse = self.worse(self.results[0], found[PIXELS])
-        if not worse:
-            return []
-        return [
-            f"warning: raw pixels are better than what was learned ({', '.join(worse)}): train longer or "
-            "with --preset laptop, choose other --views, or begin at a pretrained --encoder"
-        ]
+        lines = []
+        for name, (subject, remedy) in _REMEDIES.items():
+            worse = self.worse(found[LEARNED], found[name]) if {LEARNED, name} <= found.keys() else []
+            if worse:
+                said = ", ".join(worse)
+                lines.append(f"warning: {subject} better than what was learned ({said}): {remedy}")
+        return lines
 
     @abstractmethod
-    def worse(self, learned: Any, pixels: Any) -> list[str]:
-        """The measures by which the learned features are below raw pixels, each with both numbers."""
+    def worse(self, learned: Any, other: Any) -> list[str]:
+        """The measures by which the learned features are below others, each with both numbers."""
 
 
 class Measure(Protocol):

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from tacit.data.source import Source
+from tacit.data.memory import Data
+from tacit.data.splits import Folders
 from tacit.evaluation.subject import OnBadFile
 from tacit.methods.recipe import Scaling, Schedule
 from tacit.training.keeper import SAVE_EVERY
@@ -19,13 +20,15 @@ from tacit.training.running import run_method
 
 def fit(
     method: str,
-    data: str | os.PathLike[str] | Source,
+    data: Data,
     *,
     out: str | os.PathLike[str] | None = None,
     encoder: str | nn.Module | None = None,
     options: Mapping[str, Any] | None = None,
     images: str | None = None,
-    labels: str | None = None,
+    labels: str | Any | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     masks: str | None = None,
     values: str | None = None,
     column: str | None = None,
@@ -34,6 +37,7 @@ def fit(
     label_fraction: float | None = None,
     held_out: float | None = None,
     groups: str | None = None,
+    folders: Folders | None = None,
     views: str | None = None,
     recipe: From = "default",
     preset: Preset | None = None,
@@ -61,6 +65,7 @@ def fit(
     precision: Precision = "auto",
     device: str = "auto",
     devices: int = 1,
+    nodes: int = 1,
     workers: int | None = None,
     seed: int = 0,
     resume: bool = False,
@@ -86,9 +91,14 @@ def fit(
         options: the method's own arguments, such as temperature.
         images: images that joint-image-volume learns from beside volumes.
         labels: CSV of file names and classes, or "none" to ignore class folders and masks.
+        label_column: of the classes, in this CSV, by title or by number from 1; default: label,
+            class, target, grade or y, else the only one that is left.
+        file_column: of the files, in CSVs of labels, values or groups; default: the one that names
+            the samples.
         masks: folder with the masks, called as the images or volumes are, where they do not lie beside them.
         values: CSV of file names and values, for a method that learns values.
-        column: of the values, in this CSV; default: value, target, age, y or label.
+        column: of the values, in this CSV; default: value, target, age, y or label, else the only one with
+            numbers.
         labelled: masks or values that are learned from; default: all.
         labels_per_class: labels of each class that a semi-supervised method learns from; default: all.
         label_fraction: the same as a share of each class's labels.
@@ -96,6 +106,7 @@ def fit(
             0.25. Data with a validation split are validated on that instead.
         groups: CSV of file names and groups, such as patients, or re:PATTERN for the names; held-out images
             are of other groups than those that are learned from.
+        folders: whether folders of the first level are classes or splits, where their names leave it open.
         views: how views of images are made: photos, greys, radiographs, digits or microscopy; default: by
             what the pictures are like, which is said at the start. Options of the method change single
             strengths.
@@ -133,7 +144,8 @@ def fit(
             says so.
         precision: auto is bf16 where the device is good at it, else 32.
         device: auto, cpu, cuda, mps.
-        devices: how many of them.
+        devices: how many of them on each computer.
+        nodes: computers that learn together; start the command on each (docs/several-devices.md).
         workers: loader processes; default 0 on the CPU, up to 4 on a GPU.
         seed: of every random choice.
         resume: go on with the run in `out` if one was begun there.

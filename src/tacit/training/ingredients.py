@@ -110,10 +110,13 @@ def _open(options: Options, **form: Any) -> Source:
     return open_source(
         reading.data,
         labels=reading.labels,
+        label_column=reading.label_column,
+        file_column=reading.file_column,
         masks=reading.masks,
         values=reading.values,
         column=reading.column,
         groups=reading.groups,
+        folders=reading.folders,
         on_bad_file=reading.on_bad_file,
         cache=reading.cache,
         progress=not options.care.quiet,

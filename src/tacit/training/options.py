@@ -9,7 +9,8 @@ from typing import Any, Literal, Self, get_args
 
 from torch import nn
 
-from tacit.data.source import Source
+from tacit.data.memory import Data, taken
+from tacit.data.splits import Folders
 from tacit.errors import UsageError, unknown
 from tacit.evaluation.subject import OnBadFile, pick_device
 from tacit.methods.recipe import Scaling, Schedule
@@ -27,13 +28,16 @@ Preset = Literal["laptop"]
 class Reading:
     """What is learned from, and where its labels are."""
 
-    data: str | os.PathLike[str] | Source
+    data: Data
     images: str | None = None
     labels: str | None = None
+    label_column: str | None = None
+    file_column: str | None = None
     masks: str | None = None
     values: str | None = None
     column: str | None = None
     groups: str | None = None
+    folders: Folders | None = None
     on_bad_file: OnBadFile = "stop"
     cache: str | None = None
 
@@ -124,18 +128,24 @@ class Changes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What computes."""
+    """What computes: so many devices on each of so many computers."""
 
     accumulate: int = 1
     precision: Precision = "auto"
     device: str = "auto"
     devices: int = 1
+    nodes: int = 1
     workers: int | None = None
     seed: int = 0
 
+    @property
+    def processes(self) -> int:
+        """How many learn together, one for each device."""
+        return self.devices * self.nodes
+
     def check(self) -> None:
         """Refuse what is not here."""
-        for name, least in (("accumulate", 1), ("devices", 1), ("workers", 0)):
+        for name, least in (("accumulate", 1), ("devices", 1), ("nodes", 1), ("workers", 0)):
             _at_least(name, getattr(self, name), least)
         if self.precision not in get_args(Precision):
             raise unknown("precision", str(self.precision), get_args(Precision))
@@ -180,6 +190,8 @@ class Options:
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Self:
         """From the arguments of `fit` by name, `options` being the method's own."""
+        data, labels = taken(words["data"], words.get("labels"))
+        words = {**words, "data": data, "labels": labels}
         parts = {
             part: kind(**{f.name: words[f.name] for f in fields(kind) if f.name in words})
             for part, kind in CONCERNS.items()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from tacit.errors import UsageError
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
@@ -17,19 +15,10 @@ from tacit.training.run import Run
 from tacit.training.teaching import teach
 
 _SHARED = (
-    *("encoder", "size", "channels", "small_input", "precision", "device", "devices", "workers", "seed"),
-    *(
-        "masks",
-        "patch",
-        "window",
-        "spacing",
-        "save_every",
-        "on_collapse",
-        "on_bad_file",
-        "cache",
-        "quiet",
-    ),
-    *("views", "preset"),
+    *("encoder", "size", "channels", "small_input", "precision", "views", "preset"),
+    *("device", "devices", "nodes", "workers", "seed"),
+    *("folders", "masks", "patch", "window", "spacing"),
+    *("save_every", "on_collapse", "on_bad_file", "cache", "quiet"),
 )  # what a run and its pretraining have in common
 
 
@@ -64,7 +53,7 @@ def check_before(options: Options, learns: type[Method], recipe: Recipe) -> None
     whole, _ = open_data(options)
     check_fit(learns, options.method, whole)
     if learns.learns is not None:
-        train = whole.splits.get("train", np.arange(len(whole)))
+        train = whole.training
         teach(options.changed(quiet=True), recipe, task_of(learns.learns), whole, train)
 
 

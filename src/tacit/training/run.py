@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from tacit import __version__
 from tacit.data.source import Skipped
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError
-from tacit.files import write_atomically
+from tacit.files import csv_line, write_atomically
 
 _FILES = (
     "run.yaml",
@@ -138,9 +137,8 @@ class Run:
         """Write `skipped.csv` if files had to be left out."""
         if not skipped:
             return
-        text = io.StringIO()
-        csv.writer(text).writerows([Skipped._fields, *skipped])
-        write_atomically(self.folder / "skipped.csv", text.getvalue())
+        lines = map(csv_line, [Skipped._fields, *skipped])
+        write_atomically(self.folder / "skipped.csv", "".join(lines))
 
 
 def is_main_process() -> bool:

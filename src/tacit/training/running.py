@@ -14,10 +14,13 @@ import numpy as np
 import torch
 
 from tacit.data.form import form_class
+from tacit.data.memory import Held
 from tacit.data.open import spelled
 from tacit.data.source import Source
+from tacit.data.understood import understood
 from tacit.encoders.card import card_of
 from tacit.errors import TacitError
+from tacit.evaluation.batch_statistics import tracking_layers
 from tacit.evaluation.subject import pick_device
 from tacit.locks import owning
 from tacit.methods.base import Method
@@ -82,7 +85,8 @@ class Data:
     """What a job learns from.
 
     whole: all splits. train: positions that may be learned from. source: what is learned from. side: in
-    pixels of what the encoder sees. beside: a second source. teaching: of a method that learns labels.
+    pixels of what the encoder sees. beside: a second source. teaching: of a method that learns labels. said:
+    what a user should know of them.
     """
 
     whole: Source
@@ -91,6 +95,7 @@ class Data:
     side: int
     beside: Source | None
     teaching: Teaching | None
+    said: list[str]
 
 
 def run_method(options: Options) -> Run:
@@ -124,6 +129,7 @@ def _run(job: Job, options: Options) -> Run:
     device, first = pick_device(machine.device), is_main_process()
     with seeded(rng("fit")):
         method = _built(job, data)
+        job.say(data.said)
         probe = _probe(data, method, rng("online"))
         floors = _floors(data.teaching, method, probe, device) if first else {}
         _warn(job, data, method)
@@ -177,7 +183,7 @@ def _take_preset(job: Job, asked: Options) -> None:
     kept = job.options.start.encoder if goes_on else asked.start.encoder
     looks = job.options.changed(encoder=kept or form_class(job.kind).light, quiet=True)
     whole, side = open_data(looks)
-    samples = len(whole.splits.get("train", np.arange(len(whole))))
+    samples = len(whole.training)
     words = {**job.options.words(), "encoder": kept}
     values = {name: v for name, v in laptop(job.learns, samples, side).items() if words[name] is None}
     job.options = job.options.changed(**{"encoder": kept, **values} if kept is None else values)
@@ -187,21 +193,20 @@ def _opened(job: Job, recipe: Recipe) -> Data:
     """The data, what is learned from them, and the options of the method that fit them."""
     whole, side = open_data(job.options)
     check_fit(job.learns, job.options.method, whole)
-    if whole.understood:
-        job.say([f"data: {whole.understood}"])
+    said = understood(whole)
     own, choice = own_options(job.learns, job.options.method, job.options.viewing, job.given, whole, side)
     job.options = job.options.with_own(own)
     if choice is not None:
         job.options = job.options.changed(views=choice.name)
-        job.say(say(choice, resumed=job.checkpoint is not None))
-    train = whole.splits.get("train", np.arange(len(whole)))
+        said += say(choice, resumed=job.checkpoint is not None)
+    train = whole.training
     source = whole.subset(train) if "train" in whole.splits else whole
     beside = open_images(job.options, job.learns, whole)
     teaching = None
     if job.learns.learns is not None:
         teaching = teach(job.options, recipe, task_of(job.learns.learns), whole, train)
         source = teaching.pool
-    return Data(whole, train, source, side, beside, teaching)
+    return Data(whole, train, source, side, beside, teaching, said)
 
 
 def _built(job: Job, data: Data) -> Method:
@@ -218,8 +223,20 @@ def _warn(job: Job, data: Data, method: Method) -> None:
     """What a user should know before waiting for a run."""
     if data.teaching is not None and (few := check_batch(method, data.teaching.labelled)):
         job.say([f"warning: {few}"])
+    if differs := _differs(job.options.machine, method):
+        job.say([f"note: {differs}"])
     if job.checkpoint is None and is_main_process():
         job.say(propose(job.options, method, data.teaching))
+
+
+def _differs(machine: Machine, method: Method) -> str:
+    """Why several processes do not learn what one would, in words; empty where they do."""
+    if machine.processes < 2 or pick_device(machine.device).type == "cuda" or not tracking_layers(method):
+        return ""
+    return (
+        f"each of {machine.processes} processes normalises its own part of a batch (torch synchronises "
+        "BatchNorm on CUDA devices only), so that this run differs from that of one process"
+    )
 
 
 def _learner(job: Job, data: Data, method: Method, recipe: Recipe, rng: Rng) -> Learner:
@@ -227,7 +244,7 @@ def _learner(job: Job, data: Data, method: Method, recipe: Recipe, rng: Rng) -> 
     return Learner(
         method,
         recipe,
-        Plan(len(data.source), recipe.batch_size, recipe.epochs, machine.accumulate, machine.devices),
+        Plan(len(data.source), recipe.batch_size, recipe.epochs, machine.accumulate, machine.processes),
         data.source,
         rng,
         start=checkpoint.step if checkpoint else 0,
@@ -239,9 +256,9 @@ def _learner(job: Job, data: Data, method: Method, recipe: Recipe, rng: Rng) -> 
     )
 
 
-def default_folder(method: str, data: str | os.PathLike[str] | Source) -> Path:
+def default_folder(method: str, data: str | os.PathLike[str] | Source | Held) -> Path:
     """runs/METHOD-DATA, in letters that every system takes."""
-    name = "data" if isinstance(data, Source) else os.fspath(data).removeprefix("hf:")
+    name = "data" if isinstance(data, Source | Held) else os.fspath(data).removeprefix("hf:")
     name = Path(name).resolve().name.removesuffix(".npz")
     return Path("runs") / re.sub(r"[^\w.-]+", "-", f"{method}-{name}")
 

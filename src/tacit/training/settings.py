@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from tacit.data.memory import Held
 from tacit.data.source import Source
 from tacit.errors import UsageError, unknown
 from tacit.methods.base import Method
@@ -51,6 +52,8 @@ def plain(value: Any) -> Any:
     """A value as YAML's own types; sources and modules, which no file can repeat, as their names."""
     if isinstance(value, Source):
         return f"<{type(value).__name__} {value.fingerprint[:12]}>"
+    if isinstance(value, Held):
+        return f"<{value.described()}>"
     if isinstance(value, nn.Module):
         return f"<{type(value).__name__}>"
     if is_dataclass(value) and not isinstance(value, type):

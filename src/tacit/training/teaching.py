@@ -21,7 +21,7 @@ from tacit.tasks.registry import all_tasks, task_of
 from tacit.training.loader import Stream
 from tacit.training.options import Machine, Options
 
-_OPTIONS = ("labels_per_class", "labelled", "label_fraction", "held_out", "groups", "mu")
+_OPTIONS = ("labels_per_class", "labelled", "label_fraction", "held_out", "mu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +123,5 @@ def refuse_label_options(options: Options, learns: type[Method]) -> None:
 
 def _labelled_batch(machine: Machine, recipe: Recipe) -> int:
     """Labelled samples of a step: batch_size / mu, and one at least for each process and part."""
-    parts = machine.accumulate * machine.devices
+    parts = machine.accumulate * machine.processes
     return max(1, round(recipe.batch_size / recipe.mu / parts)) * parts

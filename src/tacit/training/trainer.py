@@ -29,8 +29,9 @@ def make_trainer(learner: Learner, watch: Watch, machine: Machine) -> Trainer:
     return Trainer(
         accelerator={"cuda": "gpu"}.get(device.type, device.type),
         devices=[device.index] if device.index is not None and devices == 1 else devices,
-        strategy=_strategy(learner) if devices > 1 else "auto",
-        sync_batchnorm=devices > 1 and device.type == "cuda",  # torch has it for CUDA only
+        num_nodes=machine.nodes,
+        strategy=_strategy(learner) if machine.processes > 1 else "auto",
+        sync_batchnorm=machine.processes > 1 and device.type == "cuda",  # torch has it for CUDA only
         precision=_precision(machine.precision, device),
         accumulate_grad_batches=learner.plan.accumulate,
         gradient_clip_val=learner.recipe.clip,

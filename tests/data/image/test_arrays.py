@@ -57,6 +57,15 @@ def test_keras_layout_with_names_as_labels(tmp_path):
     assert source.splits["test"].tolist() == [3]
 
 
+def test_words_for_no_label_are_no_classes_and_two_spellings_are_one(tmp_path):
+    words = np.array(["caf\u00e9", "cafe\u0301", "nan", "", "None", "none"])
+    source = open_source(save(tmp_path, images=images(6), labels=words))
+    assert source.spec.classes == ("caf\u00e9", "none")
+    assert source.labels.tolist() == [0, 0, -1, -1, -1, 1]
+    source = open_source(save(tmp_path, images=images(2), labels=np.array([b"dog", b"cat"])))
+    assert source.spec.classes == ("cat", "dog")
+
+
 def test_other_shapes_are_resized(tmp_path):
     wide = images(2, 12, 27, channels=5)
     source = open_source(save(tmp_path, images=wide))

@@ -71,7 +71,7 @@ def test_a_plain_folder_that_the_library_reads(tmp_path):
     source = open_source(f"hf:{tmp_path}/set")
     assert source.spec.classes == ("cat", "dog")
     assert source.labels.tolist() == [0, 1]
-    assert list(source.splits) == ["train"]
+    assert source.splits == {}  # nothing is set apart
 
 
 def test_bad_rows(tmp_path):

@@ -7,46 +7,9 @@ import torch
 from pictures import bad_files, good_files, smooth, write
 from PIL import Image
 
-from tacit.data.image.folder import read_tree
 from tacit.data.open import open_source
 from tacit.data.source import Spec
 from tacit.errors import BadFile, TacitError, UsageError
-
-
-@pytest.mark.parametrize(
-    ("names", "classes", "labels"),
-    [
-        (["a.png", "b.png"], (), [-1, -1]),
-        (["cat/1.png", "dog/1.png", "dog/x/2.png"], ("cat", "dog"), [0, 1, 1]),
-        (["cat/1.png", "dog/1.png", "loose.png"], (), [-1, -1, -1]),
-        (["cat/1.png", "cat/2.png"], (), [-1, -1]),
-        (["train/cat/1.png", "train/dog/1.png"], (), [-1, -1]),  # one folder only
-        (["train/1.png", "others/1.png"], ("others", "train"), [1, 0]),
-        (["0/a.png", "10/a.png", "2/a.png"], ("0", "2", "10"), [0, 2, 1]),
-    ],
-)
-def test_class_folders(names, classes, labels):
-    tree = read_tree(names)
-    assert tree.classes == classes
-    assert tree.labels(names).tolist() == labels
-    assert tree.splits(names) == {}
-
-
-def test_splits_with_one_class_list():
-    names = ["Test/dog/1.png", "Train/cat/1.png", "Train/dog/1.png", "validation/cat/1.png",
-             "validation/dog/2.png"]  # fmt: skip
-    tree = read_tree(names)
-    assert tree.classes == ("cat", "dog")
-    assert tree.labels(names).tolist() == [1, 0, 1, 0, 1]
-    splits = {name: positions.tolist() for name, positions in tree.splits(names).items()}
-    assert splits == {"train": [1, 2], "val": [3, 4], "test": [0]}
-
-
-def test_a_split_without_class_folders_is_unlabelled_and_adds_no_class():
-    names = ["test/images/1.png", "train/cat/1.png", "train/dog/1.png", "val/2.png"]
-    tree = read_tree(names)
-    assert tree.classes == ("cat", "dog")
-    assert tree.labels(names).tolist() == [-1, 0, 1, -1]
 
 
 def test_a_folder_becomes_a_source(tmp_path):

@@ -105,7 +105,10 @@ def test_splits(tmp_path):
     }
     below = write(tmp_path / "b", "images/train/1.nii", "labels/train/1.nii", "images/test/2.nii")
     assert splits(below) == {"train": ["images/train/1.nii"], "test": ["images/test/2.nii"]}
-    assert splits(write(tmp_path / "c", "train/1.nii", "more/2.nii")) == {}
+    write(tmp_path / "c", "train/1.nii", "more/2.nii")
+    with pytest.raises(UsageError, match=r"called as splits \(train\), others are not \(more\)"):
+        splits(tmp_path / "c")
+    assert lay_out(tmp_path / "c", folders="classes").splits == {}
     assert splits(write(tmp_path / "d", "imagesTr/1.nii", "labelsTr/1.nii", "imagesTs/2.nii")) == {}
     write(tmp_path / "d", "labelsTs/2.nii")
     assert splits(tmp_path / "d") == {"train": ["imagesTr/1.nii"], "test": ["imagesTs/2.nii"]}
@@ -194,3 +197,9 @@ def test_a_quick_look_does_not_read_a_million_names(tmp_path, monkeypatch):
     monkeypatch.setattr(volume_layout, "_levels", noted)
     assert not holds_volumes(tmp_path)
     assert len(listed) <= 22
+
+
+def test_a_mask_fits_its_volume_in_either_spelling_of_an_accent(tmp_path):
+    one, two = "caf\u00e9", "cafe\u0301"
+    folder = write(tmp_path, f"images/{one}.nii.gz", f"labels/{two}_seg.nii.gz")
+    assert pairs(folder) == {f"images/{one}.nii.gz": f"labels/{two}_seg.nii.gz"}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from hashlib import blake2b
+from itertools import product
 from pathlib import Path
 from typing import cast
 from zipfile import BadZipFile
@@ -16,11 +17,11 @@ import numpy as np
 from tacit.data.image.build import store_images
 from tacit.data.image.decoding import Decoded, Form, Header, array_header, fit_array
 from tacit.data.image.store import StoredImages
-from tacit.data.labels import sort_classes
-from tacit.data.names import Names
+from tacit.data.labels import is_missing, sort_classes
+from tacit.data.names import Names, spelled
 from tacit.data.options import Options
-from tacit.data.reading import SPLITS
 from tacit.data.source import UNLABELLED, Source
+from tacit.data.splits import EXTRA, NO_LABELS, SPLITS, as_splits, part_of
 from tacit.errors import BadFile, UsageError
 
 _PAIRS = (("images", "labels"), ("x", "y"), ("X", "y"), ("X", "Y"))
@@ -178,7 +179,7 @@ def take_labels(source: Source, archive: Archive, path: Path) -> None:
     here = {split: names.starting(f"{split}/" if split else "") for split in archive.splits}
     found = {split: labels for split in archive.splits if (labels := archive.labels(split)) is not None}
     known = {split: np.unique(labels, return_inverse=True) for split, labels in found.items()}
-    classes = sort_classes({str(label) for labels, _ in known.values() for label in labels} - {"-1"})
+    classes = sort_classes({_class(label) for labels, _ in known.values() for label in labels} - {""})
     number = {name: k for k, name in enumerate(classes)}
     for split, (labels, which) in known.items():
         skipped = _skipped(source, split)
@@ -186,10 +187,16 @@ def take_labels(source: Source, archive: Archive, path: Path) -> None:
             member = archive.splits[split][1]
             raise UsageError(f"{path}: {member} has {len(which)} labels for {count} {source.spec.modality}s")
         which = np.delete(which, skipped)
-        numbers = np.array([number.get(str(label), UNLABELLED) for label in labels], np.int64)
+        numbers = np.array([number.get(_class(label), UNLABELLED) for label in labels], np.int64)
         source.labels[here[split]] = numbers[which]
     source.spec = replace(source.spec, classes=classes)
-    source.splits = {split: np.flatnonzero(here[split]) for split in archive.splits if split}
+    source.splits = as_splits((split, np.flatnonzero(here[split])) for split in archive.splits if split)
+
+
+def _class(label: object) -> str:
+    """The name of a class as it stands in an array; "" where it says that there is none."""
+    text = label.decode("utf-8", "surrogateescape") if isinstance(label, bytes) else str(label)
+    return "" if is_missing(text) else spelled(text)
 
 
 def _skipped(source: Source, split: str) -> list[int]:
@@ -231,11 +238,14 @@ def whole_numbers(array: np.ndarray, where: str) -> np.ndarray:
 
 def _find_members(members: Sequence[str]) -> dict[str, tuple[str, str | None]]:
     """(images, labels or None) by split; the split is "" if there is one set only."""
-    layouts = [
-        *((SPLITS[split], f"{split}_{x}", f"{split}_{y}") for split in SPLITS for x, y in _PAIRS),
-        *((SPLITS[split], f"{x}_{split}", f"{y}_{split}") for split in SPLITS for x, y in _PAIRS),
-    ]
-    found = {split: (x, y) for split, x, y in layouts if x in members}
+    found: dict[str, tuple[str, str]] = {}
+    for (x, y), member in product(_PAIRS, members):
+        before, after = member.removesuffix(f"_{x}"), member.removeprefix(f"{x}_")
+        if before != member and (part := part_of(before)):
+            found[part] = member, f"{before}_{y}"
+        elif after != member and (part := part_of(after)):
+            found[part] = member, f"{y}_{after}"
+    found = {part: found[part] for part in (*SPLITS, NO_LABELS, EXTRA) if part in found}
     if not found:
         found = dict(("", pair) for pair in reversed(_PAIRS) if pair[0] in members)
     return {split: (x, y if y in members else None) for split, (x, y) in found.items()}

@@ -111,6 +111,28 @@ def decode(name: str, data: bytes, form: Form) -> Decoded:
             return Decoded(_fit_image(name, upright, form), true_size, digest)
 
 
+def picture_header(name: str, image: Image.Image) -> Header:
+    """Size and kind of a picture that is open already.
+
+    Raises:
+        BadFile: it has no single right reading.
+    """
+    return _header(name, image)
+
+
+def fit_picture(name: str, image: Image.Image, form: Form) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture that is open already, in the form of the store, and its height and width.
+
+    Raises:
+        BadFile: it has no single right reading.
+    """
+    header, upright = _header(name, image), _upright(image)
+    size = upright.height, upright.width
+    if header.deep:
+        return fit_array(name, _deep_values(name, upright), form), size
+    return _fit_image(name, upright, form), size
+
+
 def peak(name: str, data: bytes) -> int:
     """The largest value of an image with more than 8 bits; 0 for other images and unusable ones."""
     try:

@@ -76,6 +76,17 @@ class ImageForm(Form):
         """Nothing: `open_source` refuses what is for volumes."""
 
     @classmethod
+    def lacks(cls, sample: Sample) -> str:
+        """Images are uint8 and square, and say their height and width before."""
+        if sample.data.dtype != torch.uint8:
+            return f"of {sample.data.dtype}: data of images are torch.uint8, (C, S, S)"
+        if sample.data.ndim != 3 or sample.data.shape[1] != sample.data.shape[2]:
+            return f"of shape {tuple(sample.data.shape)}: data of images are square, (C, S, S)"
+        if tuple(getattr(sample.extra.get("true_size"), "shape", ())) != (2,):
+            return "without extra['true_size'], a tensor of height and width before they were made square"
+        return ""
+
+    @classmethod
     def measured(cls, source: Source) -> dict[str, Any]:
         """Mean and standard deviation of some images."""
         mean, std = channel_statistics(source)

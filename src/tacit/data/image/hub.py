@@ -18,8 +18,9 @@ from tacit.data.image.store import StoredImages
 from tacit.data.labels import sort_classes
 from tacit.data.names import Names
 from tacit.data.options import Options
-from tacit.data.reading import SPLITS, damage_named, read_bytes
+from tacit.data.reading import damage_named, read_bytes
 from tacit.data.source import UNLABELLED
+from tacit.data.splits import SPLITS, as_splits, part_of
 from tacit.errors import BadFile, TacitError, UsageError, did_you_mean, require
 from tacit.files import expanded
 
@@ -87,7 +88,7 @@ def open_hub(where: str, options: Options) -> StoredImages:
         TacitError: the dataset cannot be loaded.
     """
     loaded = _load(where, options.progress and sys.stderr.isatty())
-    splits = {SPLITS.get(name, name): rows for name, rows in loaded.items()}
+    splits = _named(loaded)
     features = next(iter(splits.values())).features
     column = _image_column(where, features)
     if not sum(map(len, splits.values())):
@@ -97,8 +98,18 @@ def open_hub(where: str, options: Options) -> StoredImages:
     source.labels = source.kept(everything)
     source.spec = replace(source.spec, classes=classes)
     of = source.kept(np.repeat(np.arange(len(splits)), [len(rows) for rows in splits.values()]))
-    source.splits = {split: np.flatnonzero(of == k) for k, split in enumerate(splits) if split}
+    parts = [(part_of(split) or split, np.flatnonzero(of == k)) for k, split in enumerate(splits)]
+    source.splits = as_splits(parts)
     return source
+
+
+def _named(loaded: dict[str, Any]) -> dict[str, Any]:
+    """The splits by our names for training, validation and test, the others by their own."""
+    named: dict[str, Any] = {}
+    for name, rows in loaded.items():
+        part = part_of(name)
+        named[part if part in SPLITS and part not in {*loaded, *named} else name] = rows
+    return named
 
 
 def _load(where: str, progress: bool) -> dict[str, Any]:

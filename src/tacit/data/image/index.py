@@ -33,7 +33,7 @@ from tacit.errors import TacitError
 from tacit.files import write_atomically
 from tacit.rng import Rng
 
-FORMAT = 1  # raised whenever what is kept, or what is listed, changes
+FORMAT = 2  # raised whenever what is kept, or what is listed, changes
 _ALL = 100_000  # files up to which each is looked at
 _SAMPLE = 10_000
 _COARSE = 2_000_000_000  # ns, of the times of FAT; ext3 and HFS+ have 1 s, others less

@@ -131,6 +131,8 @@ def convert_knees(
     out: str | os.PathLike[str],
     *,
     labels: str | Path | None = None,
+    label_column: str | None = None,
+    file_column: str | None = None,
     on_bad_file: Literal["stop", "skip"] = "stop",
     progress: bool = True,
 ) -> Converted:
@@ -141,7 +143,8 @@ def convert_knees(
 
     folder: pictures (.png, .jpg, .bmp, .tif, .webp) and DICOM files, whatever these are called.
     out: an .npz file; it appears whole or not at all.
-    labels: a CSV file as `tacit.data.labels.read_labels` takes it, one label per image.
+    labels: a CSV file as `tacit.data.labels.read_labels` takes it, one label per image. label_column,
+        file_column: its columns, by title.
     on_bad_file: "stop" at the first file that cannot be used, or "skip" all of them.
     progress: show a bar, if stderr is a terminal.
 
@@ -156,7 +159,7 @@ def convert_knees(
     if target.suffix != ".npz":
         raise UsageError(f"the patches are written as .npz, not '{target.name}'")
     names = _radiographs(root)
-    grades = None if labels is None else _grades(labels, names)
+    grades = None if labels is None else _grades(labels, names, label_column, file_column)
     images = np.empty((len(names), PATCH, PATCH, 2), np.uint8)
     kept: list[int] = []
     skipped: list[Skipped] = []
@@ -189,10 +192,13 @@ def _patches_of(root: Path, name: str) -> np.ndarray:
         raise BadFile(name, str(error)) from None
 
 
-def _grades(labels: str | Path, names: Sequence[str]) -> np.ndarray:
+def _grades(
+    labels: str | Path, names: Sequence[str], label_column: str | None, file_column: str | None
+) -> np.ndarray:
     """(N,) labels as the CSV has them, int64 if all are whole numbers, else text; -1 for none."""
-    numbers, classes = read_labels(labels, names)
-    grades = np.array([*classes, str(UNLABELLED)])[numbers]
+    found = read_labels(labels, names, label_column=label_column, file_column=file_column)
+    classes = found.classes
+    grades = np.array([*classes, str(UNLABELLED)])[found.labels]
     whole = all(name.lstrip("-").isdecimal() and str(int(name)) == name for name in classes)
     return grades.astype(np.int64) if whole else grades
 

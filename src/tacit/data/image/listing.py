@@ -19,7 +19,7 @@ import numpy as np
 from tacit.data.image.decoding import Decoded, Form, Header, decode, peak, read_header
 from tacit.data.image.originals import evenly
 from tacit.data.names import Names
-from tacit.data.reading import damage_named, read_bytes
+from tacit.data.reading import damage_named, is_system, read_bytes
 from tacit.data.source import Skipped
 from tacit.errors import BadFile
 
@@ -97,7 +97,7 @@ class Listing:
 
 
 def list_images(folder: Path) -> Listing:
-    """All image files below `folder`; what begins with a dot is left out. Links are followed."""
+    """All image files below `folder`, without what is no data (`is_system`). Links are followed."""
     return _Walk(folder).listing()
 
 
@@ -201,6 +201,8 @@ class _Walk:
             if name.startswith(b"."):
                 continue
             if _is_folder(entry):
+                if is_system(os.fsdecode(name)):
+                    continue
                 content.folders.append(_Folder(name + b"/", entry.path, above))
                 continue
             dot = name.rfind(b".")

@@ -16,9 +16,10 @@ from tacit.data.image.index import indexed
 from tacit.data.image.listing import EXTENSIONS, Listing
 from tacit.data.image.mask_files import LOOKED_AT, looks_like_masks
 from tacit.data.image.originals import evenly
+from tacit.data.names import spelled
 from tacit.data.options import Options
-from tacit.data.reading import SPLITS
 from tacit.data.source import Skipped
+from tacit.data.splits import Folders, as_splits, by_folder, positions_of
 from tacit.errors import BadFile, UsageError
 
 IMAGE_FOLDERS = {"images": "", "image": "", "imgs": "", "img": "", "imagestr": "", "imagests": "test"}
@@ -60,21 +61,18 @@ class Layout:
     bad: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def splits(self, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def splits(self, names: Iterable[str], folders: Folders | None = None) -> dict[str, np.ndarray]:
         """Positions by split, if all images lie in folders like train, val or test, above `images` or below.
 
         In nnU-Net's layout `imagesTs` is the test split, if it has masks.
         """
         names = list(names)
         keys = [_keys(name, IMAGE_FOLDERS).exact for name in names]
-        first = [key.path.split("/")[0].lower() if "/" in key.path else "" for key in keys]
-        if len(set(first)) > 1 and set(first) <= SPLITS.keys():
-            of = np.array([SPLITS[folder] for folder in first])
-        elif any(key.part and name in self.mask_of for key, name in zip(keys, names, strict=True)):
-            of = np.array([key.part or "train" for key in keys])
-        else:
-            return {}
-        return {s: np.flatnonzero(of == s) for s in dict.fromkeys(SPLITS.values()) if s in of}
+        first = [key.path.split("/")[0] if "/" in key.path else "" for key in keys]
+        splits = by_folder(first, self.images.root, folders)
+        if not splits and any(key.part and n in self.mask_of for key, n in zip(keys, names, strict=True)):
+            return as_splits(positions_of(np.array([key.part or "train" for key in keys])))
+        return splits
 
 
 def find_masks(
@@ -264,5 +262,5 @@ def _apart(name: str) -> tuple[_Key, _Key]:
 
 
 def _stem(name: str) -> str:
-    """A path without its extension."""
-    return os.path.splitext(name)[0]
+    """A path without its extension, in one spelling."""
+    return os.path.splitext(spelled(name))[0]

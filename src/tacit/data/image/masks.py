@@ -60,7 +60,7 @@ class MaskedImages(Source):
             ),
             skipped,
         )
-        self.images = images
+        self.images, self.notes = images, images.notes
         self._stored, self._paths, self._row = stored, paths, row
         self._kept = None if complete else kept
         self._classes = np.zeros(VALUES, np.uint8)
@@ -172,7 +172,7 @@ def with_masks(images: StoredImages, layout: Layout, options: Options) -> Masked
         row[kept],
         Names.of(str(file.path) for file in files),
         (*images.skipped, *skipped),
-        layout.splits(images.names[int(i)] for i in kept),
+        layout.splits((images.names[int(i)] for i in kept), options.folders),
     )
 
 

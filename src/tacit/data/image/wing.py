@@ -11,11 +11,14 @@ from tacit.data.image.folder import open_folder
 from tacit.data.image.form import ImageForm
 from tacit.data.image.hub import open_hub
 from tacit.data.image.listing import EXTENSIONS
+from tacit.data.image.memory import HeldImages, open_held, take
 from tacit.data.image.packaged import PACKAGED, open_packaged
 from tacit.data.options import Options
 from tacit.data.source import Source
 from tacit.errors import UsageError
 from tacit.files import expanded
+
+__all__ = ["take"]
 
 FORM = ImageForm
 LAST = True  # a folder is of images unless it is of something else
@@ -38,6 +41,9 @@ def holds(where: Any, options: Options, words: Mapping[str, Any]) -> bool:
 
 def open(where: Any, options: Options, words: Mapping[str, Any]) -> Source:
     """The images; with their masks, where a folder has such."""
+    if isinstance(where, HeldImages):
+        _refuse(words, "what was passed", ("masks", *_FOREIGN))
+        return open_held(where, options)
     path = None if isinstance(where, str) and (where.startswith("hf:") or where in PACKAGED) else Path(where)
     folder = path is not None and expanded(path).is_dir()
     _refuse(words, where, _FOREIGN if folder else ("masks", *_FOREIGN))

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tacit.data.image.listing import EXTENSIONS as IMAGES
-from tacit.data.reading import SPLITS
+from tacit.data.names import spelled
+from tacit.data.reading import is_system
 from tacit.data.source import Skipped
+from tacit.data.splits import Folders, as_splits, by_folder, positions_of
 from tacit.data.volume.files import EXTENSIONS, NIFTI, extension_of, read_mask, read_volume
 from tacit.data.volume.grid import check_affine
 from tacit.data.volume.store import Loaded
@@ -90,7 +92,7 @@ def holds_volumes(folder: Path) -> bool:
     return arrays and not images
 
 
-def lay_out(folder: Path, masks: Path | None = None) -> Layout:
+def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = None) -> Layout:
     """The volumes below a folder with their masks.
 
     A mask lies in a folder `labels`, `masks`, `segmentations` or `labelsTr` (`labelsTs`) and is called as its
@@ -100,15 +102,16 @@ def lay_out(folder: Path, masks: Path | None = None) -> Layout:
     volume of the mask `a.nii.gz` is `a_0000.nii.gz`. Volumes without a mask are unlabelled. Names that begin
     with a dot are left out; links are followed.
 
-    If the folders of the first level (below the folder, or below `images`) are all called train, val, valid,
-    validation or test, they are splits. If `labelsTs` holds masks, `imagesTs` is the test split and
-    `imagesTr` the train split.
+    If the folders of the first level (below the folder, or below `images`) are called as splits
+    (`by_folder`), they are splits. If `labelsTs` holds masks, `imagesTs` is the test split and `imagesTr` the
+    train split.
 
     masks: a folder that holds the masks, called as the volumes are; then no others are looked for.
+    folders: what the folders of the first level are, where their names leave it open.
 
     Raises:
-        UsageError: no volumes, no such folder, a mask that fits several volumes, a `dataset.json` that
-            cannot be read, or channels in files of their own.
+        UsageError: as `by_folder`; no volumes, no such folder, a mask that fits several volumes, a
+            `dataset.json` that cannot be read, or channels in files of their own.
     """
     if masks is not None and not masks.is_dir():
         raise UsageError(f"no folder of masks {masks}")
@@ -134,7 +137,7 @@ def lay_out(folder: Path, masks: Path | None = None) -> Layout:
         layout.bad += apart.closed
     names = sorted(images)
     layout.cases = [VolumeFile(name, found.root / name, paths.get(name)) for name in names]
-    layout.splits = _splits([images[name] for name in names], set(paths), names)
+    layout.splits = _splits([images[name] for name in names], set(paths), names, folder, folders)
     layout.bad.sort()
     return layout
 
@@ -184,9 +187,9 @@ def _walk(root: Path, closed: list[Skipped]) -> Iterator[str]:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_system(name))
         below = Path(place).relative_to(root)
-        yield from ((below / name).as_posix() for name in files if not name.startswith("."))
+        yield from ((below / name).as_posix() for name in files if not is_system(name))
 
 
 def _levels(folder: Path) -> Iterator[str]:
@@ -202,7 +205,7 @@ def _levels(folder: Path) -> Iterator[str]:
                 seen.add((state.st_dev, state.st_ino))
                 with os.scandir(place) as entries:
                     for entry in entries:
-                        if entry.name.startswith("."):
+                        if is_system(entry.name):
                             continue
                         if entry.is_dir():
                             deeper.append(entry.path)
@@ -269,15 +272,13 @@ def _owners_of(key: _Key, owners: dict[_Key, list[str]]) -> list[str]:
     return []
 
 
-def _splits(keys: list[_Key], with_mask: set[str], names: list[str]) -> dict[str, np.ndarray]:
-    first = [key.path.split("/")[0].lower() if "/" in key.path else "" for key in keys]
-    if len(set(first)) > 1 and set(first) <= SPLITS.keys():
-        of = np.array([SPLITS[folder] for folder in first])
-    elif any(key.part and name in with_mask for key, name in zip(keys, names, strict=True)):
-        of = np.array([key.part or "train" for key in keys])
-    else:
-        return {}
-    return {split: np.flatnonzero(of == split) for split in dict.fromkeys(SPLITS.values()) if split in of}
+def _splits(
+    keys: list[_Key], with_mask: set[str], names: list[str], where: Path, folders: Folders | None
+) -> dict[str, np.ndarray]:
+    splits = by_folder([key.path.split("/")[0] if "/" in key.path else "" for key in keys], where, folders)
+    if not splits and any(key.part and name in with_mask for key, name in zip(keys, names, strict=True)):
+        return as_splits(positions_of(np.array([key.part or "train" for key in keys])))
+    return splits
 
 
 def _without(name: str, known: dict[str, str]) -> _Key | None:
@@ -306,7 +307,7 @@ def _state(path: Path) -> bytes:
 
 
 def _stem(name: str) -> str:
-    return name[: len(name) - len(extension_of(name))]
+    return spelled(name[: len(name) - len(extension_of(name))])
 
 
 def _last(key: _Key) -> str:

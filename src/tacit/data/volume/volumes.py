@@ -270,7 +270,7 @@ def open_volumes(folder: Path, options: Options, wishes: VolumeOptions) -> Volum
         UsageError: no volumes, or masks that cannot be told.
         BadFile, TacitError: as `collect`.
     """
-    layout = lay_out(folder, wishes.masks)
+    layout = lay_out(folder, wishes.masks, options.folders)
     if layout.bad and options.on_bad_file == "stop":
         raise BadFile(*layout.bad[0])
     source = collect(layout.cases, options, wishes, layout.classes)

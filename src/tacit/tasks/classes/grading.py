@@ -7,8 +7,9 @@ are products of counts and one sparse table, see `bootstrap_grades`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,10 +38,12 @@ class Grades:
     n: int
 
     def __str__(self) -> str:
+        grades = (
+            "" if np.isnan(self.mae) else f"quadratic kappa {self.kappa:.3f}, MAE {self.mae:.3f} grades, "
+        )
         return (
             f"balanced accuracy {100 * self.balanced_accuracy:.1f} %, accuracy {100 * self.accuracy:.1f} %, "
-            f"quadratic kappa {self.kappa:.3f}, MAE {self.mae:.3f} grades, calibration error {self.ece:.3f} "
-            f"({self.n:,} labels)"
+            f"{grades}calibration error {self.ece:.3f} ({self.n:,} labels)"
         )
 
 
@@ -50,6 +53,24 @@ class Estimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def are_grades(classes: Sequence[str]) -> bool:
+    """Whether classes have an order: three or more that are called by whole numbers (our choice)."""
+    return len(classes) > 2 and all(re.fullmatch(r"[+-]?\d+", name) for name in classes)
+
+
+def grade_classes(
+    truth: Tensor | np.ndarray, probability: Tensor | np.ndarray, classes: Sequence[str]
+) -> Grades:
+    """`grade` for classes of these names; kappa and MAE compare grades, and are NaN where there is no order.
+
+    Raises:
+        UsageError: as `grade`.
+    """
+    ordinal = are_grades(classes)
+    found = grade(truth, probability, ordinal=ordinal)
+    return found if ordinal else replace(found, kappa=float("nan"))
 
 
 def grade(truth: Tensor | np.ndarray, probability: Tensor | np.ndarray, *, ordinal: bool = True) -> Grades:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tacit.data.names import spelled
 from tacit.data.source import UNLABELLED, Source
-from tacit.errors import UsageError
+from tacit.errors import UsageError, escaped
 from tacit.evaluation.features import feature_batches
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.classes.classifier import ClassCard, Classifier
-from tacit.tasks.classes.grading import grade
-from tacit.tasks.tables import write_table
+from tacit.tasks.classes.grading import grade_classes
+from tacit.tasks.tables import text_column, write_table
 
 
 def write_classes(classifier: Classifier, source: Source, asked: Asked) -> Predictions:
@@ -31,29 +32,31 @@ def write_classes(classifier: Classifier, source: Source, asked: Asked) -> Predi
             kept.append(values)
             yield _table(source, card.classes, rows, values, truth[rows])
 
-    write_table(asked.out, parts())
+    table = write_table(asked.out, parts())
     known = truth != UNLABELLED
-    grades = grade(truth[known], np.concatenate(kept)[known]) if known.any() else None
+    found = (truth[known], np.concatenate(kept)[known])
+    grades = grade_classes(*found, card.classes) if known.any() else None
     if card.held_out:
         said = f"calibrated on {card.held_out} held-out labels (temperature {card.temperature:.2f})"
-        return Predictions(asked.out, len(source), card, grades, (said,))
+        return Predictions(asked.out, len(source), card, grades, (said,), table=table)
     note = "note: not calibrated, as the run has no held-out labels"
-    return Predictions(asked.out, len(source), card, grades, notes=(note,))
+    return Predictions(asked.out, len(source), card, grades, notes=(note,), table=table)
 
 
 def _truth(source: Source, card: ClassCard) -> np.ndarray:
     """(N,) labels as the classifier numbers them, -1 for unlabelled."""
     if source.spec.target != "class":  # masks that lie beside the pictures, for instance
         return np.full(len(source), UNLABELLED, np.int64)
-    names = source.spec.classes
-    strange = [name for name in names if name not in card.classes]
+    names = [spelled(name) for name in source.spec.classes]
+    known = [spelled(name) for name in card.classes]
+    strange = [name for name in names if name not in known]
     if strange:
         raise UsageError(
             f"the data have labels '{strange[0]}', which the run does not know (its classes are "
             f"{', '.join(card.classes[:8])}{', ...' if len(card.classes) > 8 else ''}): fix them, or pass "
             "--labels none"
         )
-    number = np.array([card.classes.index(name) for name in names] + [UNLABELLED], np.int64)
+    number = np.array([known.index(name) for name in names] + [UNLABELLED], np.int64)
     return number[source.labels]  # -1 takes the last entry
 
 
@@ -66,10 +69,10 @@ def _table(
         return (None if k == UNLABELLED else classes[k] for k in numbers.tolist())
 
     columns = {
-        "file": pa.array(source.names[rows], pa.string()),
-        "label": pa.array(names(truth), pa.string()),
-        "predicted": pa.array(names(values.argmax(1)), pa.string()),
+        "file": text_column(source.names[rows]),
+        "label": text_column(names(truth)),
+        "predicted": text_column(names(values.argmax(1))),
         "confidence": pa.array(values.max(1), pa.float32()),
-        **{f"p_{name}": pa.array(values[:, k], pa.float32()) for k, name in enumerate(classes)},
+        **{f"p_{escaped(name)}": pa.array(values[:, k], pa.float32()) for k, name in enumerate(classes)},
     }
     return pa.table(columns)

@@ -11,12 +11,13 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score
 
-from tacit.data.labels import stratified_split
+from tacit.data.budget import group_split
 from tacit.data.source import Source
 from tacit.errors import UsageError
 from tacit.evaluation.knn import knn_predict
 from tacit.evaluation.linear import STRENGTHS, sweep_linear
 from tacit.rng import Rng
+from tacit.tasks.classes.grading import bootstrap_grades
 from tacit.tasks.probing import FRACTIONS, Named, ProbeReport, Probing, Split, features_of, own_parts
 
 _TEMPERATURE = 0.1
@@ -24,7 +25,11 @@ _TEMPERATURE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy on the test part with its 95 % Wilson interval, and the mean over classes."""
+    """Accuracy on the test part with its 95 % interval, and the mean over classes.
+
+    The interval is Wilson's; of samples in groups that of a bootstrap over groups, because those of one group
+    are not independent.
+    """
 
     accuracy: float
     low: float
@@ -48,20 +53,21 @@ class ClassReport(ProbeReport):
 
     def __str__(self) -> str:
         p = self.protocol
+        groups = "" if p["groups"] is None else f" of {p['groups']['test']} groups"
         return (
             f"{table(self.results)}\n"
             f"test accuracy in % [95 % interval]; {p['train']} train, {p['validation']} validation, "
-            f"{p['test']} test samples, {len(p['classes'])} classes\n"
+            f"{p['test']} test samples{groups}, {len(p['classes'])} classes\n"
             f"split: {p['split']}" + "".join(f"\n{line}" for line in self.warnings)
         )
 
-    def worse(self, learned: Result, pixels: Result) -> list[str]:
+    def worse(self, learned: Result, other: Result) -> list[str]:
         """Accuracies in %, kNN and linear."""
         return [
             f"{name} {100 * theirs.accuracy:.1f} against {100 * own.accuracy:.1f} %"
             for name, own, theirs in (
-                ("kNN", learned.knn, pixels.knn),
-                ("linear", learned.linear, pixels.linear),
+                ("kNN", learned.knn, other.knn),
+                ("linear", learned.linear, other.linear),
             )
             if theirs.accuracy > own.accuracy
         ]
@@ -82,14 +88,21 @@ def measure(
     """kNN and linear probe of several representations on the same split."""
     labels = torch.from_numpy(source.labels)
     classes = int(labels.max()) + 1
+    groups = None if source.groups is None else source.groups[split["test"]]
     return [
-        _measure_one(name, {p: (torch.from_numpy(x), labels[split[p]]) for p, x in parts.items()}, classes, k)
+        _measure_one(
+            name, {p: (torch.from_numpy(x), labels[split[p]]) for p, x in parts.items()}, classes, k, groups
+        )
         for name, parts in features_of(named, source, split, batch_size)
     ]
 
 
 def _measure_one(
-    name: str, parts: dict[str, tuple[torch.Tensor, torch.Tensor]], classes: int, k: int
+    name: str,
+    parts: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    classes: int,
+    k: int,
+    groups: np.ndarray | None,
 ) -> Result:
     train, validation, (test, truth) = parts["train"], parts["validation"], parts["test"]
     bank, bank_labels = (torch.cat(pair) for pair in zip(train, validation, strict=True))
@@ -98,8 +111,8 @@ def _measure_one(
     return Result(
         representation=name,
         features=test.shape[1],
-        knn=_score(votes.argmax(1), truth),
-        linear=_score(sweep.classifier.logits(test).argmax(1), truth),
+        knn=_score(votes.argmax(1), truth, classes, groups),
+        linear=_score(sweep.classifier.logits(test).argmax(1), truth, classes, groups),
         strength=sweep.strength,
     )
 
@@ -116,6 +129,7 @@ def probe_split(source: Source, seed: int) -> tuple[Split, str]:
         )
     rng = Rng.of(seed)("probe split")
     own = own_parts(source)
+    whole = "" if source.groups is None else "whole groups, "
     pool = own["train"] if "train" in own and "test" in own else source.labelled
     counts = np.bincount(source.labels[pool], minlength=0)
     if (counts > 0).sum() < 2:
@@ -124,10 +138,10 @@ def probe_split(source: Source, seed: int) -> tuple[Split, str]:
         if "val" in own:
             return {"train": own["train"], "validation": own["val"], "test": own["test"]}, "the data's own"
         train, validation = _stratified(source, own["train"], (0.8, 0.2), rng)
-        how = f"the data's own test part, 80/20 stratified validation, seed {seed}"
+        how = f"the data's own test part, 80/20 stratified validation, {whole}seed {seed}"
         return {"train": train, "validation": validation, "test": own["test"]}, how
     train, validation, test = _stratified(source, source.labelled, FRACTIONS, rng)
-    how = f"60/20/20 stratified, seed {seed}"
+    how = f"60/20/20 stratified, {whole}seed {seed}"
     return {"train": train, "validation": validation, "test": test}, how
 
 
@@ -137,18 +151,42 @@ def _stratified(
     counts = np.bincount(source.labels[index])
     few = [c for c in np.flatnonzero(counts) if counts[c] < len(fractions)]
     if few:
-        name = source.spec.classes[few[0]] if source.spec.classes else str(few[0])
         raise UsageError(
-            f"class '{name}' has {counts[few[0]]} labelled sample(s); a probe needs {len(fractions)} of each"
+            f"class '{_name(source, int(few[0]))}' has {counts[few[0]]} labelled sample(s); a probe needs "
+            f"{len(fractions)} of each"
         )
-    return tuple(index[part] for part in stratified_split(source.labels[index], fractions, rng))
+    groups = None if source.groups is None else source.groups[index]
+    parts = tuple(index[part] for part in group_split(source.labels[index], groups, fractions, rng))
+    if groups is not None:
+        _check_groups(source, parts, len(np.unique(groups)))
+    return parts
 
 
-def _score(predicted: torch.Tensor, truth: torch.Tensor) -> Score:
+def _check_groups(source: Source, parts: Sequence[np.ndarray], groups: int) -> None:
+    """Refuse a training part that lacks a class because whole groups are kept together."""
+    found, known = np.unique(source.labels[parts[0]]), np.unique(source.labels[np.concatenate(parts)])
+    lacking = np.setdiff1d(known, found)
+    if len(lacking) or not all(map(len, parts)):
+        what = f"no group of class '{_name(source, lacking[0])}'" if len(lacking) else "an empty part"
+        raise UsageError(
+            f"the {groups} groups of the data leave {what} to the probe, which keeps groups together: label "
+            "more groups"
+        )
+
+
+def _name(source: Source, label: int) -> str:
+    return source.spec.classes[label] if source.spec.classes else str(label)
+
+
+def _score(predicted: torch.Tensor, truth: torch.Tensor, classes: int, groups: np.ndarray | None) -> Score:
     right, count = int((predicted == truth).sum()), len(truth)
-    interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
-    balanced = balanced_accuracy_score(truth.numpy(), predicted.numpy())
-    return Score(right / count, float(interval.low), float(interval.high), float(balanced))
+    balanced = float(balanced_accuracy_score(truth.numpy(), predicted.numpy()))
+    if groups is None:
+        interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
+        return Score(right / count, float(interval.low), float(interval.high), balanced)
+    sure = torch.nn.functional.one_hot(predicted, classes).double()
+    accuracy = bootstrap_grades(truth, sure, ordinal=False, groups=groups)["accuracy"]
+    return Score(accuracy.value, accuracy.low, accuracy.high, balanced)
 
 
 def _percent(score: Score) -> str:
@@ -167,7 +205,7 @@ def _how(k: int) -> dict[str, Any]:
 
 
 PROBING = Probing(
-    name="frozen features, kNN and linear probe, version 1",
+    name="frozen features, kNN and linear probe, version 2",
     split=probe_split,
     measure=measure,
     labels=lambda source: {"classes": list(source.spec.classes)},

@@ -21,7 +21,7 @@ from tacit.tasks.base import Asked, Labels, Network, Predictions, Task, Taught
 from tacit.tasks.classes.calibration import PRIOR, fit_temperature
 from tacit.tasks.classes.classifier import ClassCard, Classifier
 from tacit.tasks.classes.floors import class_floors
-from tacit.tasks.classes.grading import grade
+from tacit.tasks.classes.grading import grade_classes
 from tacit.tasks.classes.online import HeldOutProbe
 from tacit.tasks.classes.predict import write_classes
 from tacit.tasks.classes.probe import PROBING
@@ -45,7 +45,7 @@ class Classes(Task):
     }
     amount: ClassVar[str] = "labels_per_class"
     counted: ClassVar[str] = "labels per class"
-    words: ClassVar[tuple[str, ...]] = ("labels",)
+    words: ClassVar[tuple[str, ...]] = ("labels", "label_column")
     rivals: ClassVar[tuple[str, ...]] = ("fixmatch", "mean-teacher")
     budgets: ClassVar[tuple[int, ...]] = (5, 20, 80)
     probing: ClassVar[Probing | None] = PROBING
@@ -111,9 +111,12 @@ class Classes(Task):
         device: torch.device | str,
     ) -> dict[str, dict[str, Any]]:
         """The most frequent class, and logistic regression on pixels and on the frozen encoder."""
-        certain = np.eye(len(source.spec.classes) or int(source.labels.max()) + 1)
+        classes = source.spec.classes or tuple(map(str, range(int(source.labels.max()) + 1)))
+        certain = np.eye(len(classes))
         found = class_floors(source, learned, test, encoder, device)
-        return {f.name: asdict(grade(source.labels[test], certain[f.predicted])) for f in found}
+        return {
+            f.name: asdict(grade_classes(source.labels[test], certain[f.predicted], classes)) for f in found
+        }
 
     def calibrate(self, network: Network, source: Source, held_out: np.ndarray) -> Classifier:
         """Temperature scaling on the held-out labels."""
@@ -127,7 +130,7 @@ class Classes(Task):
             logits = network_outputs(network, source, held_out, next(linear.parameters()).device)
             card.temperature, card.held_out = fit_temperature(logits, labels, prior=PRIOR), len(held_out)
             probability = (logits / card.temperature).softmax(1)
-            card.grades = without_nan(asdict(grade(labels.numpy(), probability.numpy())))
+            card.grades = without_nan(asdict(grade_classes(labels.numpy(), probability.numpy(), classes)))
         return Classifier(network.encoder, linear, card)
 
     def restore(self, encoder: nn.Module, card: Mapping[str, Any], state: Mapping[str, Tensor]) -> Classifier:
@@ -140,8 +143,9 @@ class Classes(Task):
         self, predictor: Predictor, source: Source, positions: np.ndarray, device: torch.device | str
     ) -> dict[str, Any]:
         """Balanced accuracy, accuracy, F1, calibration and the like."""
-        probability = extract(cast(Classifier, predictor).to(device).probabilities, source, positions)
-        return asdict(grade(source.labels[positions], probability))
+        classifier = cast(Classifier, predictor).to(device)
+        probability = extract(classifier.probabilities, source, positions)
+        return asdict(grade_classes(source.labels[positions], probability, classifier.card.classes))
 
     def check_out(self, asked: Asked) -> None:
         """A .csv or .parquet file."""

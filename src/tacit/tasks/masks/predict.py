@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -14,8 +12,8 @@ import numpy as np
 
 from tacit.data.canvas import OVERLAP, Canvas
 from tacit.data.source import UNLABELLED, Source
-from tacit.errors import TacitError, UsageError
-from tacit.files import expanded, write_atomically
+from tacit.errors import TacitError, UsageError, escaped
+from tacit.files import csv_line, expanded, write_atomically
 from tacit.locks import owning
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.masks.grading import grade_masks
@@ -31,8 +29,8 @@ def check_folder(asked: Asked) -> None:
     Raises:
         UsageError: a file, or an overlap that windows cannot have.
     """
-    if asked.out.exists() and not asked.out.is_dir():
-        raise UsageError(f"--out {asked.out} is a file; masks go into a folder")
+    if asked.folder.exists() and not asked.folder.is_dir():
+        raise UsageError(f"--out {asked.folder} is a file; masks go into a folder")
     if asked.overlap is not None and not 0 <= asked.overlap < 1:
         raise UsageError(f"overlap must lie in [0, 1), not {asked.overlap}")
 
@@ -53,7 +51,7 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
             folder.
     """
     _check_classes(source, segmenter)
-    with owning(asked.out):
+    with owning(asked.folder):
         return _write_folder(segmenter, source, asked)
 
 
@@ -69,14 +67,14 @@ def _write_folder(segmenter: Segmenter, source: Source, asked: Asked) -> Predict
         graded = None if first is None else grade_masks(chain([first], pairs), segmenter.card.classes)
     except BaseException:
         with suppress(TacitError):  # of the masks that there are; the same command then replaces them
-            _write_table(asked.out / table, rows, segmenter.card.classes, unit)
+            _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
         raise
     cases = graded.cases if graded else ()
     for row, case in zip((row for row in rows if row["known"]), cases, strict=True):
         named = zip(segmenter.card.classes[1:], case, strict=True)
         row |= {f"dice_{name}": _number(each.dice) for name, each in named}
-    _write_table(asked.out / table, rows, segmenter.card.classes, unit)
-    return Predictions(asked.out, len(source), segmenter.card, graded, (), (), f"masks and {table}")
+    _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
+    return Predictions(asked.folder, len(source), segmenter.card, graded, (), (), f"masks and {table}")
 
 
 def _number(value: float) -> str:
@@ -94,7 +92,7 @@ def _check_classes(source: Source, segmenter: Segmenter) -> None:
 
 def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
     """Refuse to put masks where a later run would take them as true, or over files of other origin."""
-    folder, out = asked.out, asked.out.resolve()
+    folder, out = asked.folder, asked.folder.resolve()
     for place in asked.where:
         if out.is_relative_to(expanded(place).resolve()):
             raise UsageError(
@@ -122,7 +120,7 @@ def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -
         probability = segmenter.probabilities(canvas, overlap=overlap)
         confidence, mask = (each.numpy() for each in probability.max(0))
         target = _target(name, canvas)
-        canvas.write(mask.astype(np.uint8), asked.out / target)
+        canvas.write(mask.astype(np.uint8), asked.folder / target)
         known = source.labels[i] != UNLABELLED and source.spec.target == "mask"
         measured = _measured(mask, confidence, canvas, segmenter.card.classes)
         rows.append({"known": known, "file": name, "mask": target, **measured})
@@ -131,7 +129,8 @@ def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -
 
 
 def _target(name: str, canvas: Canvas) -> str:
-    """The mask's path below the folder, for a sample of this name."""
+    """The mask's path below the folder, for a sample of this name, as it stands in the table."""
+    name = escaped(name)
     return f"{name.removesuffix('.gz').rpartition('.')[0] or name}{canvas.ending}"
 
 
@@ -152,8 +151,5 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]], classes: tuple[s
     columns = ["file", "mask", *(f"{unit}_{c}" for c in classes[1:]), "confidence"]
     if any(row["known"] for row in rows):
         columns += [f"dice_{c}" for c in classes[1:]]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    lines = [csv_line(columns), *(csv_line(row.get(name) for name in columns) for row in rows)]
+    write_atomically(path, "".join(lines))

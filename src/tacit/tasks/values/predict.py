@@ -10,7 +10,7 @@ import numpy as np
 from tacit.data.source import Source
 from tacit.evaluation.features import feature_batches
 from tacit.tasks.base import Asked, Predictions
-from tacit.tasks.tables import write_table
+from tacit.tasks.tables import text_column, write_table
 from tacit.tasks.values.grading import grade_values
 from tacit.tasks.values.regressor import Regressor, ValueCard
 
@@ -29,14 +29,14 @@ def write_values(regressor: Regressor, source: Source, asked: Asked) -> Predicti
             kept.append(found[:, 0])
             yield _table(source, rows, truth[rows], found[:, 0].astype(np.float64), card.width)
 
-    write_table(asked.out, parts())
+    table = write_table(asked.out, parts())
     known = np.flatnonzero(~np.isnan(truth))
     grades = None
     if len(known):
         groups = None if source.groups is None else source.groups[known]
         grades = grade_values(truth[known], np.concatenate(kept)[known], groups=groups)
     said, notes = _words(card)
-    return Predictions(asked.out, len(source), card, grades, said, notes)
+    return Predictions(asked.out, len(source), card, grades, said, notes, table=table)
 
 
 def _words(card: ValueCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -59,7 +59,7 @@ def _table(source: Source, rows: slice, truth: np.ndarray, predicted: np.ndarray
         return pa.array(predicted + sign * width, pa.float32())
 
     columns = {
-        "file": pa.array(source.names[rows], pa.string()),
+        "file": text_column(source.names[rows]),
         "value": pa.array(truth, pa.float64(), from_pandas=True),  # NaN becomes empty
         "predicted": pa.array(predicted, pa.float32()),
         "low": ends(-1),

@@ -41,7 +41,7 @@ class ValueReport(ProbeReport):
 
     def __str__(self) -> str:
         p = self.protocol
-        groups = "" if p["groups"] is None else f" of {p['groups']} groups"
+        groups = "" if p["groups"] is None else f" of {p['groups']['test']} groups"
         return (
             f"{table(self.results)}\n"
             f"on the test part [95 % interval], MAE in the unit of the values; {p['train']} train, "
@@ -49,9 +49,9 @@ class ValueReport(ProbeReport):
             f"split: {p['split']}" + "".join(f"\n{line}" for line in self.warnings)
         )
 
-    def worse(self, learned: ValueResult, pixels: ValueResult) -> list[str]:
+    def worse(self, learned: ValueResult, other: ValueResult) -> list[str]:
         """R2, which orders representations as the squared error does."""
-        own, theirs = learned.r2.value, pixels.r2.value
+        own, theirs = learned.r2.value, other.r2.value
         return [f"R2 {theirs:.3f} against {own:.3f}"] if theirs > own else []
 
 
@@ -150,7 +150,6 @@ def _labels(source: Source) -> dict[str, Any]:
     known = source.labelled
     values = np.empty(0) if source.values is None else source.values[known]
     digest = blake2b(known.tobytes() + values.tobytes(), digest_size=8).hexdigest()
-    groups = None if source.groups is None else len(np.unique(source.groups[known]))
     return {
         "values": {
             "count": len(values),
@@ -158,7 +157,6 @@ def _labels(source: Source) -> dict[str, Any]:
             "std": float(values.std()),
             "digest": digest,
         },
-        "groups": groups,
     }
 
 
