@@ -10,6 +10,8 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "memory": 0,
+    "locks": 0,
+    "stopping": 0,
     "batch": 0,
     "rng": 0,
     "views": 1,

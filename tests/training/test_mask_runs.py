@@ -162,8 +162,8 @@ def test_the_forecast_counts_the_patches_of_probes(balls, tmp_path, monkeypatch,
     monkeypatch.setattr(MaskProbe, "passes", 120)
     settings = {**TINY, "epochs": 4, "quiet": False, "labelled": 4, "mu": 1.0}
     tacit.fit("supervised-segmentation", balls, out=tmp_path / "run", **settings)
-    # 6 of 16 steps are left, and 1 probe after each 4: a patch takes a third of one of a step's 4
-    assert "forecast: about 16 s for 6 steps" in capsys.readouterr().err
+    # after 10 of 16 steps, a probe follows step 12 and step 16: a patch takes a third of one of a step's 4
+    assert "forecast: about 26 s left for steps 11 to 16" in capsys.readouterr().err
 
 
 def test_a_learned_encoder_is_tuned_on_masks(balls, tmp_path):

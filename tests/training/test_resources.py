@@ -234,7 +234,7 @@ def test_a_run_says_how_long_it_will_take(jpgs, tmp_path, capsys):
     assert fit(jpgs, tmp_path / "x") == 0
     lines = capsys.readouterr().err.splitlines()
     (line,) = [line for line in lines if line.startswith("forecast: ")]
-    assert "for 2 steps; peak memory" in line
+    assert "left for steps 11 to 12; peak memory" in line
     assert fit(jpgs, tmp_path / "y", "--quiet") == 0
     assert capsys.readouterr().err == ""
 

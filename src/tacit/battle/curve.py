@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from typing import Any
 import joblib
 import numpy as np
 
-from tacit.battle.outcome import CurveOutcome, write_outcome
-from tacit.claims.cells import Cells
+from tacit.battle.outcome import CurveOutcome, Unfinished, write_outcome
+from tacit.claims.cells import Attempt, Cells
 from tacit.claims.graded import graded_floors, graded_run
 from tacit.data.budget import group_split
 from tacit.data.form import form_class
@@ -21,6 +22,7 @@ from tacit.data.source import UNLABELLED, Source
 from tacit.data.splits import Folders
 from tacit.data.understood import say as say_data
 from tacit.errors import UsageError
+from tacit.locks import owning
 from tacit.methods.registry import baseline_for, method_class
 from tacit.rng import Rng
 from tacit.tasks.base import Task
@@ -111,85 +113,135 @@ def curve(
         Tables, tests and verdicts; curve.json, curve.csv, curve.md and curve.png in `out` hold them, too.
 
     Raises:
-        UsageError: an unknown method or one for other data, a budget below 1, too few labels.
-        TacitError: a run failed; the others are kept.
+        UsageError: an unknown method or one for other data, a budget below 1, too few labels, or another
+            process works in `out`.
+        Unfinished: some runs failed, or SIGINT or SIGTERM came: those that are done are kept, and are in the
+            error's `outcome` and in the files in `out`, which say that they are partial.
     """
     if seeds < 2:
         raise UsageError(f"a curve needs 2 seeds at least, not {seeds}: one has no interval")
-    known = {
-        "labels": labels,
-        "masks": masks,
-        "values": values,
-        "column": column,
-        "groups": groups,
-        "folders": folders,
-        "label_column": label_column,
-        "file_column": file_column,
-    }
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"jobs must be at least 1, not {jobs}")
     if not isinstance(data, str | os.PathLike):
         raise UsageError("a curve runs in several processes: name data in files")
-    shared: dict[str, Any] = {"data": os.fspath(data), "cache": cache, "patch": patch, **known}
-    names = _methods(methods)
-    source = _open(shared)
+    known = {
+        **{"labels": labels, "masks": masks, "values": values, "column": column, "groups": groups},
+        **{"folders": folders, "label_column": label_column, "file_column": file_column},
+    }
+    shared: dict[str, Any] = {
+        **{"data": os.fspath(data), "cache": cache, "patch": patch, **known},
+        **{"encoder": encoder, "size": size, "device": device, "views": views, "steps": steps},
+        **{"batch_size": batch_size, "mu": mu, "optimizer": optimizer, "lr": lr},
+        **{"weight_decay": weight_decay, "ema": ema},
+    }
+    asked = Asked(_methods(methods), budgets, seeds, options or {}, shared)
+    folder = Path(out) if out is not None else Path("curves") / (Path(os.fspath(data)).name or "data")
+    with owning(folder):
+        return _compare(asked, folder, joblib.cpu_count() if jobs is None else jobs, quiet)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be compared. options: of methods, by name. shared: parameters that all runs have."""
+
+    methods: list[str]
+    budgets: str | Sequence[int] | None
+    seeds: int
+    options: Mapping[str, Any]
+    shared: dict[str, Any]
+
+
+def _compare(asked: Asked, folder: Path, jobs: int, quiet: bool) -> CurveOutcome:
+    """Run what is missing and write the outcome, in a folder that nothing else writes to."""
+    source = _open(asked.shared)
+    grid, task, said = _grid(asked, source)
+    say: Callable[[str], None] = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
+    if not quiet:
+        say_data(source)
+    for line in said:
+        say(line)
+    cells, below = (Cells(folder / name, "curve 4", jobs=jobs, say=say) for name in ("cells", "floors"))
+    runs = cells.attempt(_cell, grid)
+    drawn = list({(p["budget"], p["seed"]): _draw_of(p) for p in grid}.values())
+    if runs.stop is None:
+        floors = below.attempt(_floors, drawn)
+    else:
+        kept = tuple(below.kept(_floors, parameters) for parameters in drawn)
+        floors = Attempt("floors", (), kept, {}, None)
+    outcome = CurveOutcome.of(
+        grid,
+        runs.results,
+        target=task.target,
+        baseline=grid[0]["method"],
+        floors=[
+            ({**parameters, "method": name}, grades)
+            for parameters, found in zip(drawn, floors.results, strict=True)
+            for name, grades in (found or {}).items()
+        ],
+        failures=runs.failures,
+    )
+    if runs.done:
+        write_outcome(folder, outcome)
+        say(f"written: {folder / 'curve.png'}, .md, .csv and .json")
+    _check_whole(runs, floors, outcome, folder)
+    return outcome
+
+
+def _check_whole(runs: Attempt, floors: Attempt, outcome: CurveOutcome, folder: Path) -> None:
+    """Say what is missing.
+
+    Raises:
+        Unfinished: some runs or floors are.
+    """
+    stop = runs.stop or floors.stop
+    lines = [
+        f"{len(attempt.failures)} of {len(attempt.names)} {what} failed, the first: {attempt.first}"
+        for what, attempt in (("runs", runs), ("floors", floors))
+        if attempt.failures
+    ]
+    if stop is None and not lines:
+        return
+    said = f"{outcome.partial} in {folder / 'curve.md'}" if runs.done else "no run is done yet"
+    last = [str(stop)] if stop else ["run the same command again when it is fixed"]
+    raise Unfinished(
+        "; ".join([*lines, said if outcome.gaps else f"the curve is in {folder / 'curve.md'}", *last]),
+        stop.exit_code if stop else 1,
+        outcome if runs.done else None,
+    )
+
+
+def _grid(asked: Asked, source: Source) -> tuple[list[dict[str, Any]], Task, list[str]]:
+    """The parameters of all runs, the baseline's first; the kind of labels; what will be done, in words."""
+    shared, names = asked.shared, asked.methods
     kind = task_of(str(method_class(names[0]).learns) if names else source.spec.target)
     for name in names:
         check_fit(method_class(name), name, source)
     names = _with_baseline(names or kind.rivals, kind, source)
-    sizes = _budgets(kind.budgets if budgets is None else budgets, kind)
+    sizes = _budgets(kind.budgets if asked.budgets is None else asked.budgets, kind)
     form = form_class(source.spec.modality)
     check_fit(method_class(names[0]), names[0], source)  # the baseline last: it was not asked for
-    shared |= {
-        "target": kind.target,
-        "encoder": encoder or (form.light_dense if kind.dense else form.light),
-        "size": size,
-        "device": device,
-        "views": views,
-        "steps": steps,
-        "batch_size": kind.batch_size if batch_size is None else batch_size,
-        "mu": kind.mu if mu is None else mu,
-        "optimizer": optimizer,
-        "lr": lr,
-        "weight_decay": weight_decay,
-        "ema": ema,
+    defaults = {
+        "encoder": form.light_dense if kind.dense else form.light,
+        "batch_size": kind.batch_size,
+        "mu": kind.mu,
     }
-    if not quiet:
-        say_data(source)
-        for line in _said(source, kind, names, sizes, seeds, views):
-            print(line, flush=True)
-    known_to = (source.labels, source.values)
-    shared["fingerprint"] = f"{source.fingerprint}-{joblib.hash(known_to)}"
-    folder = Path(out) if out is not None else Path("curves") / (Path(os.fspath(data)).name or "data")
-    cells, below = (
-        Cells(
-            folder / name,
-            "curve 4",
-            jobs=joblib.cpu_count() if jobs is None else jobs,
-            say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
-        )
-        for name in ("cells", "floors")
-    )
+    shared = {
+        **shared,
+        **{name: value for name, value in defaults.items() if shared[name] is None},
+        "target": kind.target,
+        "fingerprint": f"{source.fingerprint}-{joblib.hash((source.labels, source.values))}",
+    }
+    draws = product(sizes, range(asked.seeds), names)
     grid = [
-        {
-            "method": method,
-            "budget": budget,
-            "seed": seed,
-            "options": dict((options or {}).get(method, {})),
-            **shared,
-        }
-        for budget, seed, method in product(sizes, range(seeds), names)
+        {"method": m, "budget": b, "seed": s, "options": dict(asked.options.get(m, {})), **shared}
+        for b, s, m in draws
     ]
-    results = cells.run(_cell, grid)
-    drawn = [{"budget": budget, "seed": seed, **shared} for budget, seed in product(sizes, range(seeds))]
-    floors = [
-        ({**parameters, "method": name}, grades)
-        for parameters, found in zip(drawn, below.run(_floors, drawn), strict=True)
-        for name, grades in found.items()
-    ]
-    outcome = CurveOutcome.of(grid, results, target=kind.target, baseline=names[0], floors=floors)
-    write_outcome(folder, outcome)
-    if not quiet:
-        print(f"written: {folder / 'curve.png'}, .md, .csv and .json", flush=True)
-    return outcome
+    return grid, kind, _said(source, kind, names, sizes, asked.seeds, shared["views"])
+
+
+def _draw_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the floors of a run depend on: its draw of labels, and what all runs share."""
+    return {name: value for name, value in parameters.items() if name not in ("method", "options")}
 
 
 def _said(

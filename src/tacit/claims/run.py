@@ -15,9 +15,10 @@ from typing import Any
 import joblib
 
 from tacit.claims.base import Claim, Outcome, Setting
-from tacit.claims.cells import Cells
-from tacit.errors import UsageError, unknown
+from tacit.claims.cells import Attempt, Cells
+from tacit.errors import TacitError, UsageError, unknown
 from tacit.files import without_nan, write_atomically
+from tacit.locks import owning
 from tacit.training.run import versions
 
 # name: its module, what it says, minutes of a full run on two cores
@@ -60,24 +61,43 @@ def claim(
         What was found; NAME.json and NAME.md in `out` say it, too.
 
     Raises:
-        UsageError: no such claim, or its data are absent.
-        TacitError: a cell failed; the others are kept.
+        UsageError: no such claim, its data are absent, or another process works in `out`.
+        TacitError: a cell failed; the others are kept, and NAME.partial.md in `out` has their results.
+        Interrupted: SIGINT or SIGTERM came; what is done is kept, as above.
     """
     chosen = load_claim(name)
     jobs = joblib.cpu_count() if jobs is None else jobs
     if jobs < 1:
         raise UsageError(f"jobs must be at least 1, not {jobs}")
     folder = Path(out) if out is not None else Path("claims") / (f"{name}-quick" if quick else name)
+    with owning(folder):
+        return _run(chosen, folder, quick, data, jobs, quiet)
+
+
+def _run(chosen: Claim, folder: Path, quick: bool, data: str | None, jobs: int, quiet: bool) -> Outcome:
+    """The experiment, in a folder that nothing else writes to."""
     where = data or os.environ.get("TACIT_TEST_DATA")
     cells = Cells(
         folder / "cells",
-        f"{name} {chosen.version}{' quick' if quick else ''}",
+        f"{chosen.name} {chosen.version}{' quick' if quick else ''}",
         jobs=jobs,
         say=(lambda line: None) if quiet else (lambda line: print(line, flush=True)),
     )
-    outcome = chosen.experiment(Setting(cells.run, folder, Path(where) if where else None, quick))
+    try:
+        outcome = chosen.experiment(Setting(cells.run, folder, Path(where) if where else None, quick))
+    except TacitError as error:
+        if any(attempt.done for attempt in cells.attempts):
+            page = _partial(folder, chosen)
+            write_atomically(page, as_partial(chosen, cells.attempts))
+            error.args = (f"{error}; {page} has the results until now",)
+        raise
     _write(folder, chosen, outcome, quick, cells)
+    _partial(folder, chosen).unlink(missing_ok=True)
     return outcome
+
+
+def _partial(folder: Path, chosen: Claim) -> Path:
+    return folder / f"{chosen.name}.partial.md"
 
 
 def load_claim(name: str) -> Claim:
@@ -128,6 +148,28 @@ def as_markdown(claim: Claim, outcome: Outcome, made: Mapping[str, Any]) -> str:
         f"cores. Again: `tacit claim {claim.name}{' --quick' if made['quick'] else ''}`.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def as_partial(claim: Claim, attempts: Sequence[Attempt]) -> str:
+    """A page about a claim whose cells are not all done: their results, and why the others have none."""
+    count, done = sum(len(found.names) for found in attempts), sum(found.done for found in attempts)
+    head = f"**Partial: {done} of {count} cells (without those of later stages) are done: no verdict yet.**"
+    sections = [f"# Claim `{claim.name}`", claim.statement, head]
+    for found in attempts:
+        rows = [
+            {"cell": name, **_shown(result, found.failures.get(i))}
+            for i, (name, result) in enumerate(zip(found.names, found.results, strict=True))
+        ]
+        sections.append(f"## {found.cell}\n\n{as_table(rows)}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _shown(result: Mapping[str, Any] | None, failure: str | None) -> dict[str, str]:
+    """The numbers of a result by name, or why there are none."""
+    if result is None:
+        return {"state": f"failed: {failure}" if failure else "not run"}
+    numbers = {name: value for name, value in result.items() if isinstance(value, int | float)}
+    return {"state": "done", **{name: f"{value:.6g}" for name, value in numbers.items()}}
 
 
 def as_table(rows: Sequence[Mapping[str, str]]) -> str:

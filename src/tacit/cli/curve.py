@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tacit.battle.curve import curve
+from tacit.battle.outcome import Unfinished
 from tacit.cli.arguments import Parser, add_option, add_options, help_of
 
 
@@ -14,5 +15,10 @@ def run(argv: Sequence[str]) -> None:
     add_option(parser, "methods", str | None, help_of(curve, "methods"))
     add_option(parser, "budgets", str | None, help_of(curve, "budgets"))
     add_options(parser, curve, skip=("methods", "budgets", "options"))
-    outcome = curve(**parser.parse(argv).as_dict())
+    try:
+        outcome = curve(**parser.parse(argv).as_dict())
+    except Unfinished as error:
+        if error.outcome is not None:
+            print(f"\n{error.outcome}\n")
+        raise
     print(f"\n{outcome}\n")

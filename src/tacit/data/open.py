@@ -15,6 +15,7 @@ from tacit.data.source import Source
 from tacit.data.splits import Folders
 from tacit.data.wings import Where, Wing, all_wings, own_wings, wing_for, wing_of
 from tacit.errors import UsageError, did_you_mean, unknown
+from tacit.files import expanded
 
 
 def open_source(
@@ -159,7 +160,7 @@ def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
         return all_wings()[where.modality].open(where, options, words)
     if not str(where).strip() or (not str(where).partition(":")[2].strip() and str(where).endswith(":")):
         raise UsageError("the name of the data is empty: name a folder, or '.' for this one")
-    path = Path(where).expanduser()
+    path = expanded(where)
     try:
         wing = _wing(where, options, words)
         if wing is not None:

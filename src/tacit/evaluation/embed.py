@@ -20,7 +20,7 @@ from tacit.data.understood import say
 from tacit.errors import UsageError, escaped, unknown
 from tacit.evaluation.features import encoder_features, feature_batches
 from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
-from tacit.files import csv_line, replacing
+from tacit.files import check_writable, csv_line, replacing
 
 Rows = Iterable[tuple[slice, np.ndarray]]
 
@@ -71,6 +71,8 @@ def embed(
         raise unknown("ending of --out", target.suffix or str(target), _WRITERS)
     if target is not None and target.is_dir():
         raise UsageError(f"--out {target} is a folder; name a file")
+    if target is not None:
+        check_writable(target)
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
     open_data = partial(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from functools import partial
 from hashlib import blake2b
@@ -22,9 +23,10 @@ from tacit.data.splits import Folders
 from tacit.data.understood import say
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder, is_pretrained
-from tacit.errors import UsageError
+from tacit.errors import TacitError, UsageError
 from tacit.evaluation.features import Embed, encoder_features, raw_features
 from tacit.evaluation.subject import OnBadFile, encoder_for, pick_device
+from tacit.files import check_writable
 from tacit.tasks.classes.probe import Result, measure, probe_split, table
 from tacit.tasks.probing import LEARNED, PIXELS, TWIN, ProbeReport, Probing, Split
 from tacit.tasks.registry import task_of
@@ -88,9 +90,12 @@ def probe(
 
     Raises:
         UsageError: no such run or data, too few labels, or labels that are masks.
+        TacitError: `out` cannot be written. Without `out` the report is returned all the same.
     """
     if k < 1 or batch_size < 1:
         raise UsageError(f"k and batch_size must be at least 1, not {k} and {batch_size}")
+    if out is not None:
+        check_writable(Path(out))
     data, labels = taken(data, labels)
     open_data = partial(
         open_source,
@@ -136,9 +141,20 @@ def probe(
     report = probing.report(tuple(results), protocol)
     target = _target(spec, protocol, out)
     if target is not None:
-        report.save(target)
+        _save(report, target, asked=out is not None)
     report_skipped(source, beside(target))
     return report
+
+
+def _save(report: ProbeReport, target: Path, *, asked: bool) -> None:
+    """Write the report; where that fails, it is not lost. asked: whether the user named the file."""
+    try:
+        report.save(target)
+    except TacitError as error:
+        if asked:
+            print(report, file=sys.stderr)
+            raise
+        print(f"note: the report is not kept ({error}): name another file with --out", file=sys.stderr)
 
 
 def _groups(source: Source, split: Split) -> dict[str, int] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tacit.errors import UsageError, escaped, unknown
-from tacit.files import csv_line, replacing
+from tacit.files import check_writable, csv_line, replacing
 from tacit.tasks.base import Asked
 
 ENDINGS = (".csv", ".parquet")
@@ -18,12 +18,15 @@ def check_table(asked: Asked) -> None:
 
     Raises:
         UsageError: another ending, a folder, or an empty batch.
+        TacitError: the file could not be written.
     """
     out = asked.out
     if out is not None and out.suffix not in ENDINGS:
         raise unknown("ending of --out", out.suffix or str(out), ENDINGS)
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a file")
+    if out is not None:
+        check_writable(out)
     if asked.batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {asked.batch_size}")
 

@@ -19,7 +19,6 @@ class Forecast:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.between = 0.0  # seconds that steps left of the run will spend between each other
         self._times: list[float] = []
         self._since: float | None = None
 

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from tacit.tasks.registry import all_tasks
+from tacit.training.forecast import duration
+from tacit.training.loader import Plan
 
-_BETWEEN_LINES = 5.0  # seconds
+_BETWEEN_LINES = 5.0  # seconds, at the ends of epochs
+_LATE = 60.0  # seconds after which a line comes in the middle of an epoch, too
 
 
 def _shown() -> tuple[str, ...]:
@@ -20,26 +23,30 @@ def _shown() -> tuple[str, ...]:
 
 
 class ProgressBar:
-    """Losses, the online probe, health, throughput and the time left, on standard error."""
+    """Method, epoch, step, time left, losses, the online probe, health and throughput, on standard error.
 
-    def __init__(self, total: int, start: int, *, quiet: bool) -> None:
-        self.total = total
-        self.start = start
+    Steps are the optimiser steps of the whole run, those before it was resumed among them.
+    """
+
+    def __init__(self, method: str, plan: Plan, start: int, *, quiet: bool) -> None:
+        """method: its slug. start: steps that were taken before."""
+        self.method, self.plan, self.start = method, plan, start
         self.quiet = quiet
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal and not quiet
         self._values: dict[str, float] = {}
-        self._began = time.monotonic()
+        self._done, self._epoch = start, 0
+        self._first: tuple[int, float] | None = None  # step and time from which the pace is measured
         self._last_line = float("-inf")
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("step {task.completed}/{task.total}"),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[values]}"),
             console=self.console,
         )
-        self._task = self._bar.add_task("learning", total=total, completed=start, values="")
+        self._task = self._bar.add_task(method, total=plan.total, completed=start, values="", left="")
 
     def __enter__(self) -> ProgressBar:
         if self.live:
@@ -52,25 +59,53 @@ class ProgressBar:
         if self.live:
             self._bar.stop()
 
-    def update(self, done: int, values: Mapping[str, float]) -> None:
-        """Show that `done` steps are taken, and the newest values."""
+    def at(self, done: int, epoch: int) -> None:
+        """Show that `done` steps are taken, the last one in this epoch, counted from 1."""
+        self._done, self._epoch = done, epoch
+        if self._first is None:  # the first step is slow: it allocates
+            self._first = done, time.monotonic()
+        if self.live:
+            self._bar.update(self._task, completed=done, description=self._where(), left=self._left())
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Show the newest values."""
         self._values.update(values)
         if self.live:
-            self._bar.update(self._task, completed=done, values=self._line())
+            self._bar.update(self._task, values=self._line())
 
-    def line(self, done: int, epoch: int, epochs: int) -> None:
+    def line(self) -> None:
         """Where there is no terminal: one line, if the last one is some seconds old or the run ends."""
-        now = time.monotonic()
-        if self.live or self.quiet or (now - self._last_line < _BETWEEN_LINES and done < self.total):
+        if self._since_line() >= _BETWEEN_LINES or self._done == self.plan.total:
+            self._print()
+
+    def line_if_late(self) -> None:
+        """Where there is no terminal: one line, if the last one is a minute old."""
+        if self._last_line == float("-inf"):
+            self._last_line = time.monotonic()
+        if self._since_line() >= _LATE:
+            self._print()
+
+    def _since_line(self) -> float:
+        return time.monotonic() - self._last_line
+
+    def _print(self) -> None:
+        if self.live or self.quiet:
             return
-        self._last_line = now
-        passed = now - self._began
-        left = passed / max(1, done - self.start) * (self.total - done)
-        self.console.print(
-            f"epoch {epoch}/{epochs}  step {done}/{self.total}  {self._line()}  {left:.0f} s left",
-            soft_wrap=True,
-            highlight=False,
-        )
+        self._last_line = time.monotonic()
+        parts = [self._where(), f"step {self._done}/{self.plan.total}", self._line(), self._left()]
+        self.console.print("  ".join(filter(None, parts)), soft_wrap=True, highlight=False, markup=False)
+
+    def _where(self) -> str:
+        return f"{self.method}  epoch {self._epoch}/{self.plan.epochs}"
+
+    def _left(self) -> str:
+        """The time left, at the mean pace since the first step; "" before it is known."""
+        if self._first is None or self._done == self._first[0]:
+            return ""
+        if self._done == self.plan.total:
+            return "0 s left"
+        pace = (time.monotonic() - self._first[1]) / (self._done - self._first[0])
+        return f"about {duration(pace * (self.plan.total - self._done))} left"
 
     def say(self, text: str) -> None:
         """One line above the bar, or between the lines; not if quiet."""

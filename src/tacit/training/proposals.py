@@ -55,11 +55,12 @@ def propose(options: Options, method: Method, teaching: Teaching | None) -> list
         return []
     batch = min(_BATCH, images)
     epochs = pretraining_epochs(images, batch)
-    each = epochs * _seconds_per_image(method, first, teaching, options)
+    seen = epochs * (images // batch) * batch  # the last, incomplete batch of an epoch is left out
+    seconds = seen * _seconds_per_image(method, first, teaching, options)
     return [
         f"note: {len(teaching.learned)} labels and random weights: --pretrain {first} "
         f"--pretrain-epochs {epochs} --pretrain-batch-size {batch} learns the encoder from all {images:,} "
-        f"images first (about {duration(each * images)} more), and --encoder takes one that has learned "
+        f"images first (about {duration(seconds)} more), and --encoder takes one that has learned "
         "(run:DIR, or timm/NAME?weights=FILE)"
     ]
 

@@ -1,11 +1,13 @@
-"""Going on with a run: what may be resumed, and that it is still the same run."""
+"""Resuming a run: what may be resumed, and that it is still the same run."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from tacit.data.source import Source
 from tacit.errors import UsageError
+from tacit.locks import LOCK
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.training.checkpoint import Checkpoint
@@ -16,11 +18,17 @@ from tacit.training.teaching import Teaching
 
 
 def claim_folder(run: Run, options: Options) -> Checkpoint | None:
-    """The checkpoint to go on from, or None for a fresh start; an existing run is never overwritten."""
+    """The checkpoint to resume from, or None for a fresh start; an existing run is never overwritten.
+
+    The main process must own the folder.
+
+    Raises:
+        UsageError: the folder has other files, or a run that is not to be resumed, or has other settings.
+    """
     resume = options.care.resume
     if not is_main_process():  # the main process has claimed it for all
         return Checkpoint.load(run.last) if resume and run.last.is_file() else None
-    if not run.exists and run.folder.exists() and (not run.folder.is_dir() or any(run.folder.iterdir())):
+    if not run.exists and _has_files(run.folder):
         raise UsageError(f"'{run}' exists and is not a run of tacit; choose another --out")
     if not run.begun:
         return None
@@ -34,6 +42,11 @@ def claim_folder(run: Run, options: Options) -> Checkpoint | None:
         raise UsageError(f"'{run}' holds {state} run: {mend}")
     check_same_settings(run, describe(options))
     return Checkpoint.load(run.last) if run.last.is_file() else None
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether there is anything but the lock of this process."""
+    return any(path.name != LOCK for path in folder.iterdir())
 
 
 def restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:

@@ -23,6 +23,7 @@ from tacit.encoders.card import card_of
 from tacit.errors import TacitError
 from tacit.evaluation.batch_statistics import tracking_layers
 from tacit.evaluation.subject import pick_device
+from tacit.locks import owning
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.methods.registry import method_class
@@ -101,6 +102,18 @@ class Data:
 def run_method(options: Options) -> Run:
     """What `fit` does; see there."""
     job = _job(options)
+    if not is_main_process():  # the main process owns the folder for all
+        return _run(job, options)
+    if job.run.finished and options.care.resume:
+        claim_folder(job.run, job.options)
+        return job.run
+    with owning(job.run.folder):
+        return _run(job, options)
+
+
+def _run(job: Job, options: Options) -> Run:
+    """The run, in a folder that nothing else writes to. options: as they were asked for."""
+    job.checkpoint = claim_folder(job.run, job.options)
     if job.run.finished and options.care.resume:
         return job.run
     if options.start.preset is not None:
@@ -145,7 +158,7 @@ def _again(method: str, data: Any, **words: Any) -> Run:
 
 
 def _job(options: Options) -> Job:
-    """What is asked for, checked and completed before any data are opened; the folder is claimed."""
+    """What is asked for, checked and completed before any data are opened."""
     learns = method_class(options.method)
     options.check()
     kind = kind_for(learns, options.reading.data)
@@ -163,9 +176,8 @@ def _job(options: Options) -> Job:
         given = resumed_options(run, given)
         done = done.changed(**resumed_choices(run, done.changed(encoder=start.encoder)))
     done = done.with_own(own_options(learns, options.method, done.viewing, given)[0])
-    checkpoint = claim_folder(run, done)
     quiet = options.care.quiet or not is_main_process()
-    return Job(learns, kind, done.changed(quiet=quiet), given, run, checkpoint)
+    return Job(learns, kind, done.changed(quiet=quiet), given, run)
 
 
 def _take_preset(job: Job, asked: Options) -> None:
@@ -311,7 +323,8 @@ def _train(learner: Learner, probe: OnlineProbe, job: Job) -> None:
     care, machine = job.options.care, job.options.machine
     if not care.quiet:
         _note_parts(learner, job.options.method)
-    with ProgressBar(learner.plan.total, learner.start, quiet=care.quiet) as bar:
+    plan = learner.plan
+    with ProgressBar(job.options.method, plan, learner.start, quiet=care.quiet) as bar:
         watch = Watch(
             job.run,
             learner,
@@ -323,7 +336,7 @@ def _train(learner: Learner, probe: OnlineProbe, job: Job) -> None:
         )
         trainer = make_trainer(learner, watch, machine)
         device, full = pick_device(machine.device), trainer.precision == "32-true"
-        with watch.signals(), explaining_memory(learner.method, learner.plan, device, full=full):
+        with watch.signals(), explaining_memory(learner.method, plan, device, full=full):
             trainer.fit(learner)
     if not learner.done:
         if not is_main_process():

@@ -18,6 +18,7 @@ from torch.nn.utils import get_total_norm
 
 from tacit.errors import Interrupted, TacitError
 from tacit.evaluation.batch_statistics import Modes
+from tacit.stopping import interrupted
 from tacit.tasks.online import OnlineProbe
 from tacit.training.checkpoint import Checkpoint
 from tacit.training.forecast import Forecast, duration
@@ -62,6 +63,7 @@ class Watch(Callback):
         self.outputs = Outputs(learner.method)
         if is_main_process():
             self.metrics = Metrics(run.metrics_file, start=learner.start, score=probe.score)
+        self.steps_per_epoch = plan.steps_per_epoch
         self.row_every = max(1, plan.total // _ROWS)
         self.probe_every = max(1, plan.epochs // _PROBES)
         self.look_every = _look_every(len(probe.health), plan.batch_size)
@@ -97,18 +99,29 @@ class Watch(Callback):
         plan = learner.plan
         at_epoch = done % plan.steps_per_epoch == 0
         epoch = done // plan.steps_per_epoch
-        probing = at_epoch and (epoch % self.probe_every == 0 or learner.done)
+        probing = at_epoch and self._probed(epoch, plan.epochs)
         looking = probing or done % self.look_every == 0
         saving = learner.done or self.signal is not None or self.keeper.due(at_epoch=at_epoch)
         if looking or saving or done % self.row_every == 0:
             self._write_row(learner, done, looking, probing)
+        self.bar.at(done, self._epoch(done))
         if probing:
-            self.bar.line(done, epoch, plan.epochs)
+            self.bar.line()
+        else:
+            self.bar.line_if_late()
         if saving:
             self._save(learner)
         if self.forecast.ready and not self._foretold:
             self._foretell(learner, done)
             self._foretold = True
+
+    def _probed(self, epoch: int, epochs: int) -> bool:
+        """Whether this epoch, counted from 1, ends with a probe."""
+        return epoch % self.probe_every == 0 or epoch == epochs
+
+    def _epoch(self, done: int) -> int:
+        """The epoch that the last of `done` steps belongs to, counted from 1."""
+        return (done - 1) // self.steps_per_epoch + 1
 
     def _write_row(self, learner: Learner, done: int, looking: bool, probing: bool) -> None:
         now = time.monotonic()
@@ -119,7 +132,7 @@ class Watch(Callback):
         self._react(self.guard.numbers(done, reading, loss, _norm(learner), learner.plan.accumulate))
         values: dict[str, float] = {
             "step": done,
-            "epoch": (done - 1) // learner.plan.steps_per_epoch + 1,
+            "epoch": self._epoch(done),
             "lr": learner.trainer.optimizers[0].param_groups[0]["lr"],
             "samples_per_second": rate,
             **means,
@@ -131,7 +144,7 @@ class Watch(Callback):
             values |= self._look(learner, probing)
         with resumable(self.run):
             self.metrics.write(values)
-        self.bar.update(done, values)
+        self.bar.show(values)
         if looking:
             self._looked_at = done
             if "effective_rank" in values:
@@ -206,13 +219,14 @@ class Watch(Callback):
         """Say how long it will take, and whether memory is tight."""
         plan, device = learner.plan, learner.device
         left = plan.total - done
-        probes = left // (plan.steps_per_epoch * self.probe_every)
+        to_end = range(done // plan.steps_per_epoch + 1, plan.epochs + 1)
+        probes = sum(self._probed(epoch, plan.epochs) for epoch in to_end)
         looks = left // self.look_every * self._look_seconds
         seconds = (
             self.forecast.seconds(left) + looks + probes * self.probe.passes * self._pass_seconds(learner)
         )
         self.bar.say(
-            f"forecast: about {duration(seconds)} for {left:,} steps; "
+            f"forecast: about {duration(seconds)} left for steps {done + 1:,} to {plan.total:,}; "
             f"peak memory {gib(peak_memory(device))}; a checkpoint takes {gib(state_bytes(learner.method))}"
         )
         if memory_is_tight(device):
@@ -254,11 +268,15 @@ class Watch(Callback):
 
         Raises:
             TacitError: at the end of the block, if the run could not go on.
-            Interrupted: at the end of the block, if a signal came; its exit code is 130 or 143.
+            Interrupted: if a signal came; the exit code is 130 or 143.
         """
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except SystemExit as leaving:  # what Lightning makes of an interrupt that it meets itself
+            if not isinstance(leaving.__context__, KeyboardInterrupt) or not is_main_process():
+                raise
+            raise self._stopped(self.signal or leaving.__context__) from None
         finally:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in before.items():
@@ -266,9 +284,11 @@ class Watch(Callback):
         if self.failure is not None:
             raise self.failure
         if self.signal is not None and is_main_process():
-            error = Interrupted(f"stopped; go on with: tacit fit --resume --out {self.run.quoted}")
-            error.exit_code = 128 + self.signal
-            raise error
+            raise self._stopped(self.signal)
+
+    def _stopped(self, why: BaseException | int) -> Interrupted:
+        how = f"tacit fit --resume --out {self.run.quoted}" if self.run.begun else "the same command"
+        return interrupted(why, f"stopped; go on with: {how}")
 
 
 def _norm(learner: Learner) -> float:

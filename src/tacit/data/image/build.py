@@ -6,7 +6,6 @@ took 675/s one by one, 1,234/s with two threads and 1,272/s with two processes.
 
 from __future__ import annotations
 
-import errno
 import shutil
 import sys
 import time
@@ -26,7 +25,7 @@ from tacit.data.image.originals import Originals, plan
 from tacit.data.image.store import FORMAT, StoredImages, find_store
 from tacit.data.image.unfinished import UnfinishedStore
 from tacit.data.names import Names
-from tacit.data.options import Options
+from tacit.data.options import Options, cache_errors
 from tacit.data.progress import counted
 from tacit.errors import BadFile, TacitError, Unreadable
 from tacit.files import write_atomically
@@ -92,7 +91,7 @@ def _can_be_read(originals: Originals, positions: Iterable[int], form: Form) -> 
 
 def _built(alias: Path, originals: Originals, options: Options) -> StoredImages:
     """The store of the planned form; other wishes that lead to the same form share it."""
-    with _cache_errors(options.stores), quiet():
+    with cache_errors(options.stores, "decoded images"), quiet():
         options.stores.mkdir(parents=True, exist_ok=True)
         pool = ThreadPoolExecutor(options.threads, thread_name_prefix="decode")
         try:
@@ -223,23 +222,6 @@ def _check_room(stores: Path, needed: int) -> None:
             f"the decoded images need {needed / 1e9:.1f} GB, but {stores} has {free / 1e9:.1f} GB left: "
             "choose another folder with --cache or TACIT_CACHE, or a smaller --size"
         )
-
-
-@contextmanager
-def _cache_errors(stores: Path) -> Iterator[None]:
-    """Failing to write becomes one line; files that cannot be read are `BadFile` already."""
-    try:
-        yield
-    except (OSError, TacitError) as caught:
-        error = caught if isinstance(caught, OSError) else caught.__cause__  # what `replacing` has met
-        if not isinstance(error, OSError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else error.strerror or str(error)
-        raise TacitError(
-            f"cannot write the decoded images to {stores}: {cause}; "
-            "choose another folder with --cache or TACIT_CACHE"
-        ) from None
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from tacit.data.reading import damage_named, read_bytes
 from tacit.data.source import UNLABELLED
 from tacit.data.splits import SPLITS, as_splits, part_of
 from tacit.errors import BadFile, TacitError, UsageError, did_you_mean, require
+from tacit.files import expanded
 
 _SAVED = ("dataset_dict.json", "state.json", "dataset_info.json")
 
@@ -114,7 +115,7 @@ def _named(loaded: dict[str, Any]) -> dict[str, Any]:
 def _load(where: str, progress: bool) -> dict[str, Any]:
     """The dataset's splits by name; "" if it has none."""
     datasets = require("datasets", "hub")
-    folder = Path(where).expanduser()
+    folder = expanded(where)
     if where.startswith((".", "/", "~")) and not folder.is_dir():
         near = [entry.name for entry in folder.parent.glob("*")]
         raise UsageError(f"no folder {folder}{did_you_mean(folder.name, near)}")

@@ -26,7 +26,7 @@ from tacit.data.progress import counted
 from tacit.data.reading import damage_named, open_file, read_bytes
 from tacit.data.source import UNLABELLED, Skipped
 from tacit.errors import BadFile, TacitError, UsageError, require, unknown
-from tacit.files import replacing
+from tacit.files import expanded, replacing
 
 FIELD_MM = 110.0  # side of the square that is looked at
 USUAL_MM = 140.0  # side of the published images, 700 pixels of 0.2 mm
@@ -155,7 +155,7 @@ def convert_knees(
         BadFile: a file cannot be used and `on_bad_file` is "stop".
         TacitError: no file can be used, or `out` cannot be written.
     """
-    root, target = Path(folder).expanduser(), Path(out)
+    root, target = expanded(folder), Path(out)
     if on_bad_file not in ("stop", "skip"):
         raise unknown("way with bad files", on_bad_file, ("stop", "skip"))
     if target.suffix != ".npz":

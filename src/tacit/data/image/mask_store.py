@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -17,7 +18,7 @@ from filelock import FileLock
 from tacit.data.image.build import quiet
 from tacit.data.image.decoding import orientation_of
 from tacit.data.image.mask_files import VALUES, Seen, read_mask
-from tacit.data.options import Options
+from tacit.data.options import Options, cache_errors
 from tacit.data.progress import counted
 from tacit.errors import BadFile, TacitError, Unreadable
 from tacit.files import replacing, write_atomically
@@ -81,11 +82,18 @@ def store_masks(files: Sequence[MaskFile], side: int, options: Options) -> Store
     shape = (len(files), side, side)
     if (found := _found(path, shape, files)) is not None:
         return found
-    options.locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(options.locks / f"masks-{path.stem}.lock"):
+    with cache_errors(folder, "decoded masks"), _alone(options, path):
         for left in folder.glob(f".{path.stem}*"):  # of a process that was killed
             left.unlink(missing_ok=True)
         return _found(path, shape, files) or _built(path, files, side, options)
+
+
+@contextmanager
+def _alone(options: Options, path: Path) -> Iterator[None]:
+    """Within the block no other process decodes these masks."""
+    options.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(options.locks / f"masks-{path.stem}.lock"):
+        yield
 
 
 def nearest(values: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from tacit.data.image.packaged import PACKAGED, open_packaged
 from tacit.data.options import Options
 from tacit.data.source import Source
 from tacit.errors import UsageError
+from tacit.files import expanded
 
 __all__ = ["take"]
 
@@ -34,7 +35,7 @@ def holds(where: Any, options: Options, words: Mapping[str, Any]) -> bool:
     """Any folder, an .npz archive, hf:NAME, or a packaged set."""
     if isinstance(where, str) and (where.startswith("hf:") or where in PACKAGED):
         return True
-    path = Path(where).expanduser()
+    path = expanded(where)
     return path.is_dir() or (path.suffix.lower() == ".npz" and path.is_file())
 
 
@@ -44,16 +45,16 @@ def open(where: Any, options: Options, words: Mapping[str, Any]) -> Source:
         _refuse(words, "what was passed", ("masks", *_FOREIGN))
         return open_held(where, options)
     path = None if isinstance(where, str) and (where.startswith("hf:") or where in PACKAGED) else Path(where)
-    folder = path is not None and path.expanduser().is_dir()
+    folder = path is not None and expanded(path).is_dir()
     _refuse(words, where, _FOREIGN if folder else ("masks", *_FOREIGN))
     if path is None:
         hub = where.startswith("hf:")
         return open_hub(where.removeprefix("hf:"), options) if hub else open_packaged(where, options)
-    path = path.expanduser()
+    path = expanded(path)
     if not folder:
         return open_archive(path, options)
     masks = words["masks"]
-    place = None if masks is None else Path(masks).expanduser()
+    place = None if masks is None else expanded(masks)
     return open_folder(path, options, others=words["extensions"], masks=place, masks_aside=words["aside"])
 
 

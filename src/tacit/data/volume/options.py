@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tacit.data.volume.windows import Window
 from tacit.errors import UsageError
+from tacit.files import expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class VolumeOptions:
             raise UsageError(
                 f"patch must be whole numbers above 0, not {','.join(f'{side:g}' for side in patches)}"
             )
-        place = None if masks is None else Path(masks).expanduser()
+        place = None if masks is None else expanded(masks)
         return cls(place, window, sides, None if patches is None else tuple(map(int, patches)))
 
     @property

@@ -8,21 +8,19 @@ more to decode, and decoding that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import errno
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tacit.data.limits import ROOM
-from tacit.data.options import Options
+from tacit.data.options import Options, cache_errors
 from tacit.data.progress import counted
 from tacit.data.volume.files import check_labels, memory_for
 from tacit.data.volume.grid import (
@@ -144,7 +142,7 @@ def store_volumes(
             return bad
 
     pool = ThreadPoolExecutor(options.threads, thread_name_prefix="decode")
-    with _cache_errors(folder):
+    with cache_errors(folder, "decoded volumes"):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _sweep(folder)
@@ -309,20 +307,3 @@ def _sweep(folder: Path) -> None:
                 left.unlink()
         except OSError:  # just finished, or just removed, by another process
             continue
-
-
-@contextmanager
-def _cache_errors(folder: Path) -> Iterator[None]:
-    """Failing to write becomes one line; files that cannot be read are `BadFile` already."""
-    try:
-        yield
-    except (OSError, TacitError) as caught:
-        error: Any = caught if isinstance(caught, OSError) else caught.__cause__
-        if not isinstance(error, OSError):
-            raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        cause = "the disk is full" if full else error.strerror or str(error)
-        raise TacitError(
-            f"cannot write the decoded volumes to {folder}: {cause}; "
-            "choose another folder with --cache or TACIT_CACHE"
-        ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from tacit.data.options import Options
@@ -17,6 +16,7 @@ from tacit.data.volume.slices import open_slices
 from tacit.data.volume.volumes import Volumes, open_volumes
 from tacit.data.volume.windows import Window
 from tacit.errors import UsageError
+from tacit.files import expanded
 
 FORM = VolumeForm
 LAST = False
@@ -33,7 +33,7 @@ def holds(where: Any, options: Options, words: Mapping[str, Any]) -> bool:
     """A folder with volumes, an archive of them, or slices:FOLDER."""
     if isinstance(where, str) and where.startswith(_SLICES):
         return True
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.is_dir():
         return holds_volumes(path)
     archive = path.suffix.lower() == ".npz" and path.is_file()
@@ -44,13 +44,13 @@ def open(where: Any, options: Options, words: Mapping[str, Any]) -> Source:
     """The volumes with their masks; of slices:FOLDER images."""
     wishes = _wishes(words)
     if isinstance(where, str) and where.startswith(_SLICES):
-        folder = Path(where.removeprefix(_SLICES)).expanduser()
+        folder = expanded(where.removeprefix(_SLICES))
         if not folder.exists():
             raise FileNotFoundError(folder)
         if not folder.is_dir():
             raise UsageError(f"slices: names a folder of volumes, and {folder} is a file")
         return open_slices(folder, options, wishes)
-    path = Path(where).expanduser()
+    path = expanded(where)
     if not path.is_dir():
         return open_volume_archive(path, options, wishes)
     if options.size is not None:

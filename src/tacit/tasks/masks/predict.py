@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import numpy as np
 from tacit.data.canvas import OVERLAP, Canvas
 from tacit.data.lookup import stem_of
 from tacit.data.source import UNLABELLED, Source
-from tacit.errors import UsageError, escaped
-from tacit.files import csv_line, write_atomically
+from tacit.errors import TacitError, UsageError, escaped
+from tacit.files import csv_line, expanded, write_atomically
+from tacit.locks import owning
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.masks.grading import grade_masks
 from tacit.tasks.masks.segmenter import Segmenter, canvas_of
@@ -46,20 +48,34 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     mean confidence where it is not background, and Dice where the true mask is known.
 
     Raises:
-        UsageError: masks of unknown classes, or a mask would replace a sample.
+        UsageError: masks of unknown classes, a mask would replace a sample, or another process writes to the
+            folder.
     """
     numbers, said = _numbers(source, segmenter.card.classes)
+    with owning(asked.folder):
+        return _write_folder(segmenter, source, asked, numbers, said)
+
+
+def _write_folder(
+    segmenter: Segmenter, source: Source, asked: Asked, numbers: np.ndarray, said: tuple[str, ...]
+) -> Predictions:
+    """The masks and the table, in a folder that nothing else writes to."""
     _check_targets(segmenter, source, asked)
     rows: Rows = []
+    table = table_name(source)
+    unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
     pairs = _write_all(segmenter, source, asked, rows, numbers)
-    first = next(pairs, None)  # None once all masks are written and none is known
-    graded = None if first is None else grade_masks(chain([first], pairs), segmenter.card.classes)
+    try:
+        first = next(pairs, None)  # None once all masks are written and none is known
+        graded = None if first is None else grade_masks(chain([first], pairs), segmenter.card.classes)
+    except BaseException:
+        with suppress(TacitError):  # of the masks that there are; the same command then replaces them
+            _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
+        raise
     cases = graded.cases if graded else ()
     for row, case in zip((row for row in rows if row["known"]), cases, strict=True):
         named = zip(segmenter.card.classes[1:], case, strict=True)
         row |= {f"dice_{name}": _number(each.dice) for name, each in named}
-    table = table_name(source)
-    unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
     _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
     return Predictions(asked.folder, len(source), segmenter.card, graded, said, (), f"masks and {table}")
 
@@ -100,7 +116,7 @@ def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
     """Refuse to put masks where a later run would take them as true, or over files of other origin."""
     folder, out = asked.folder, asked.folder.resolve()
     for place in asked.where:
-        if out.is_relative_to(place.expanduser().resolve()):
+        if out.is_relative_to(expanded(place).resolve()):
             raise UsageError(
                 f"--out {folder} lies in {place}, where a later run would take predictions as true masks or "
                 "new samples: choose a folder outside of it"
