@@ -9,6 +9,9 @@ ROOT = Path(tacit.__file__).parent
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "checks": 0,
+    "memory": 0,
+    "untrusted": 0,
     "batch": 0,
     "rng": 0,
     "views": 1,
