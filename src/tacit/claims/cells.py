@@ -12,9 +12,11 @@ from typing import Any
 from joblib import Parallel, delayed, parallel_config
 
 from tacit import __version__
+from tacit.checks import check_number, needed
 from tacit.claims.base import Cell, Parameters
 from tacit.errors import Interrupted, TacitError
 from tacit.files import write_atomically
+from tacit.untrusted import mapping, read_json
 
 
 class Cells:
@@ -117,7 +119,9 @@ def _run_one(cell: Cell, parameters: dict[str, Any], path: Path) -> tuple[dict[s
 def _read(path: Path) -> dict[str, Any] | None:
     """A kept cell; None where there is none or it is damaged."""
     try:
-        record = json.loads(path.read_text())
-        return record if {"seconds", "result"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
+        record = mapping(read_json(path), "it")
+        check_number("seconds", needed(record, "seconds"), lambda seconds: seconds >= 0, "a duration")
+        mapping(needed(record, "result"), "its result")
+    except (OSError, ValueError):
         return None
+    return record

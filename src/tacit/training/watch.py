@@ -174,7 +174,7 @@ class Watch(Callback):
         if trouble.fatal or self.on_collapse == "stop":
             kept = self.keeper.fall_back(spoilt=not trouble.fatal or not self.guard.healthy)
             if not trouble.fatal:
-                kept += f"; to go on with it: tacit fit --resume --on-collapse warn --out {self.run.quoted}"
+                kept += f"; to go on with it: {self.run.resuming('--on-collapse warn')}"
             raise TacitError(f"{trouble.seen}; {trouble.mend}; {kept}")
         self._warn(trouble)
 
@@ -266,7 +266,7 @@ class Watch(Callback):
         if self.failure is not None:
             raise self.failure
         if self.signal is not None and is_main_process():
-            error = Interrupted(f"stopped; go on with: tacit fit --resume --out {self.run.quoted}")
+            error = Interrupted(f"stopped; go on with: {self.run.resuming()}")
             error.exit_code = 128 + self.signal
             raise error
 
