@@ -9,9 +9,11 @@ ROOT = Path(tacit.__file__).parent
 FLOORS = {
     "errors": 0,
     "files": 0,
+    "checks": 0,
     "memory": 0,
     "locks": 0,
     "stopping": 0,
+    "untrusted": 0,
     "batch": 0,
     "rng": 0,
     "views": 1,

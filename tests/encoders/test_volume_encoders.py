@@ -245,13 +245,13 @@ def test_by_spec_string_and_back_from_the_disk(spec, channels, patch, tmp_path):
 
 
 def test_cards_of_volumes_survive_json():
-    form = VolumeForm.make(1, patch=(96, 96, 80), window="-200:300", spacing=(1.0, 1.0, 2.5))
+    form = VolumeForm.make(1, patch=(96, 96, 80), window="-200,300", spacing=(1.0, 1.0, 2.5))
     card = EncoderCard("tacit/vnet", form, 256)
     back = EncoderCard.from_json(json.loads(json.dumps(card.as_json())))
     assert back == card
     assert (back.form.patch, back.form.window, back.form.spacing) == (
         (96, 96, 80),
-        "-200:300",
+        "-200,300",
         (1.0, 1.0, 2.5),
     )
     assert EncoderCard.from_json({**card.as_json(), "learned": True}).learned

@@ -80,7 +80,7 @@ def test_a_collapsing_run_is_stopped_and_says_why(stopped):
     assert "a constant output satisfies this loss" in line
     assert "stop-gradient" in line
     assert f"the last good checkpoint is {out}/checkpoints/last.pt (step " in line
-    assert "--on-collapse warn" in line
+    assert f"tacit fit test_guard:Attract --resume --on-collapse warn --out {out}" in line
     assert not (out / "encoder.json").exists()
 
 
@@ -93,7 +93,8 @@ def test_the_checkpoint_that_is_kept_is_from_before_the_collapse(stopped):
 
 def test_with_warn_it_goes_on_to_the_end_and_says_it_once(stopped, capfd):
     out, _, _ = stopped
-    assert main(["fit", "--resume", "--on-collapse", "warn", "--quiet", "--out", str(out)]) == 0
+    words = ["fit", "test_guard:Attract", "--resume", "--on-collapse", "warn", "--quiet", "--out", str(out)]
+    assert main(words) == 0
     err = capfd.readouterr().err
     assert err.count("warning: collapse: since step") == 1
     assert Run(out).finished

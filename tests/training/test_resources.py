@@ -201,7 +201,7 @@ def test_bytes_of_a_checkpoint_by_hand():
 
 def test_memory_of_this_process_is_known():
     assert 2**25 < resources.peak_memory(CPU) < 2**40
-    assert [total > used > 0 for used, total in resources._machine_memory()]
+    assert [total > used > 0 for used, total in resources.machine_memory()]
 
 
 def test_durations():

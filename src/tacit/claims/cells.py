@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tacit import __version__
+from tacit.checks import check_number, needed
 from tacit.claims.base import Cell, Parameters
 from tacit.claims.workers import work_through
 from tacit.errors import Interrupted, TacitError
 from tacit.files import write_atomically
 from tacit.stopping import interrupted
+from tacit.untrusted import mapping, read_json
 
 _REST = "what is done is kept: the same command goes on with the rest"
 
@@ -162,7 +164,9 @@ def _run_one(cell: Cell, parameters: dict[str, Any], path: Path) -> str:
 def _read(path: Path) -> dict[str, Any] | None:
     """A kept cell; None where there is none or it is damaged."""
     try:
-        record = json.loads(path.read_text("utf-8"))
-        return record if {"seconds", "result"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
+        record = mapping(read_json(path), "it")
+        check_number("seconds", needed(record, "seconds"), lambda seconds: seconds >= 0, "a duration")
+        mapping(needed(record, "result"), "its result")
+    except (OSError, ValueError):
         return None
+    return record

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonargparse import SUPPRESS, Namespace
+from jsonargparse import Namespace
 
 from tacit.cli.arguments import Parser, add_option, add_options, help_of
+from tacit.cli.configuration import Configuration, checked_config, read_configuration
 from tacit.data.form import form_class
 from tacit.errors import UsageError
 from tacit.methods.base import Method
@@ -44,18 +45,22 @@ _USAGE = "--data WHERE [--encoder SPEC] [--out DIR] [--config FILE] [--method.OP
 
 def run(argv: Sequence[str]) -> None:
     """Learn an encoder and say where it is."""
-    slug, rest = _method(list(argv))
+    slug, rest, configuration = _method(list(argv))
     if slug is None:
         if "-h" in rest or "--help" in rest:
             _parser("METHOD").print_help()
             return
         raise UsageError(f"which method? tacit fit METHOD --data WHERE; methods: {', '.join(all_methods())}")
+    if configuration is not None and configuration.method not in (None, slug):
+        raise UsageError(f"the configuration is for the method '{configuration.method}', not '{slug}'")
     parsed = _parser(slug).parse(rest)
     arguments = _arguments(parsed)
     if parsed.method.name != slug:
         raise UsageError(f"the configuration is for the method '{parsed.method.name}', not '{slug}'")
     if parsed.data is None:
         raise UsageError("which data? pass --data FOLDER (or a .npz, hf:NAME, digits, mnist5k)")
+    if configuration is not None and not parsed.quiet and (places := configuration.places(arguments)):
+        print(f"from {configuration.path}: {places}", file=sys.stderr)
     result = fit(**arguments)
     if not is_main_process():
         return
@@ -78,8 +83,8 @@ def run(argv: Sequence[str]) -> None:
     print(f"         tacit embed {result.quoted} --data WHERE --out FILE.parquet")
 
 
-def _method(argv: list[str]) -> tuple[str | None, list[str]]:
-    """The method's slug, from the first word or the configuration, and the other words.
+def _method(argv: list[str]) -> tuple[str | None, list[str], Configuration | None]:
+    """The method's slug, from the first word or the configuration, the other words, and the configuration.
 
     A run that is resumed is its own configuration.
     """
@@ -88,12 +93,12 @@ def _method(argv: list[str]) -> tuple[str | None, list[str]]:
     if config is None and any(word in ("--resume", "--resume=true") for word in argv):
         config = _resumed(_value(argv, "--out"), needed=slug is None)
         argv = ["--config", config, *argv] if config else argv
-    if slug is not None or config is None:
-        return slug, argv
-    settings = _read(config).get("method")
-    if not isinstance(settings, dict) or "name" not in settings:
+    if config is None:
+        return slug, argv, None
+    configuration = read_configuration(config, slug)
+    if slug is None and configuration.method is None:
         raise UsageError(f"'{config}' names no method: it needs 'method: {{name: dcl}}', or write it first")
-    return str(settings["name"]), argv
+    return slug or configuration.method, argv, configuration
 
 
 def _resumed(folder: str | None, *, needed: bool) -> str | None:
@@ -117,21 +122,11 @@ def _value(argv: Sequence[str], option: str) -> str | None:
     return None
 
 
-def _read(config: str) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(Path(config).read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read --config {config}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {config} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(settings, dict):
-        raise UsageError(f"--config {config} holds no settings")
-    return settings
-
-
 def _parser(slug: str) -> Parser:
     parser = Parser(f"fit {slug}", fit, _USAGE)
-    parser.add_argument("--config", action="config", help="YAML file with settings, such as a run's run.yaml")
+    parser.add_argument(
+        "--config", action=checked_config(slug), help="YAML file with settings, such as a run's run.yaml"
+    )
     groups = {title: parser.add_argument_group(title) for title in (_MOST, *_TITLES.values())}
     hidden = set() if slug == "METHOD" else _foreign(method_class(slug))
     add_option(groups[_MOST], "data", str | None, help_of(fit, "data"))
@@ -143,7 +138,6 @@ def _parser(slug: str) -> Parser:
         hidden=hidden,
         place=lambda name: groups[_place(name, hidden)],
     )
-    parser.add_argument("--record", type=dict | None, default=None, help=SUPPRESS)
     if slug != "METHOD":
         parser.add_class_arguments(method_class(slug), "method", skip={"encoder"})
         parser.add_argument(
@@ -191,7 +185,6 @@ def _defaults(slug: str) -> dict[str, str]:
 def _arguments(parsed: Namespace) -> dict[str, Any]:
     """The words as `fit` takes them."""
     plain = parsed.as_dict()
-    for name in ("config", "record"):
-        plain.pop(name, None)
+    plain.pop("config", None)
     options = plain.pop("method")
     return {**plain, "method": options.pop("name"), "options": options}

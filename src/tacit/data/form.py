@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from math import prod
 from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from torch import Tensor
 
 from tacit.batch import Modality, Samples
+from tacit.checks import check_number, check_type, check_whole, needed, wrong
 from tacit.data.canvas import Canvas
 from tacit.data.source import Sample, Source, Spec
 from tacit.errors import TacitError, UsageError
+
+_MOST_CHANNELS = 65_536
+_LARGEST_SAMPLE = 2**28  # numbers, which take 1 GiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,11 +178,48 @@ class Form(ABC):
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `as_json`; unknown keys, of a later version, are ignored."""
+        """The inverse of `as_json`; unknown keys, of a later version, are ignored.
+
+        Raises:
+            ValueError: as `check_fields`, or a key is missing.
+        """
         own = {f.name for f in fields(cls)}
         known: dict[str, Any] = {name: value for name, value in data.items() if name in own}
         known = {name: tuple(v) if isinstance(v, list) else v for name, v in known.items()}
-        return cls(**known)
+        for f in fields(cls):
+            if f.default is MISSING and f.default_factory is MISSING:
+                needed(known, f.name)
+        form = cls(**known)
+        form.check_fields()
+        return form
+
+    def check_fields(self) -> None:
+        """Refuse what cannot be; a kind of data adds checks of what it adds.
+
+        Raises:
+            ValueError: names the field, what it is, and what it must be.
+        """
+        check_whole("channels", self.channels, 1, _MOST_CHANNELS)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            check_type(name, values, tuple, "a list of numbers")
+            if len(values) not in (1, self.channels):
+                raise wrong(name, values, f"a number for each of {self.channels} channel(s)")
+            for value in values:
+                check_number(name, value, lambda number: True, "a list of finite numbers")
+        for value in self.std:
+            check_number("std", value, lambda number: number > 0, "numbers above 0")
+
+    def check_sample(self, name: str, *sides: int) -> None:
+        """Refuse sides, of the field `name`, of which one sample would not fit into memory.
+
+        Raises:
+            ValueError: says how large it would be.
+        """
+        count = self.channels * prod(sides)
+        if count > _LARGEST_SAMPLE:
+            raise ValueError(
+                f"its {name} makes samples of {count:,} numbers, and one may have {_LARGEST_SAMPLE:,}"
+            )
 
 
 def form_class(modality: str) -> type[Form]:

@@ -8,8 +8,14 @@ from typing import Any
 from torch import nn
 
 from tacit.batch import Modality
+from tacit.checks import check_type, check_whole, needed, wrong
 from tacit.data.form import Form, form_class
 from tacit.errors import UsageError
+from tacit.untrusted import mapping
+
+_ELSEWHERE = ("run:", "random:")
+_LONGEST = 1000  # characters of a spec string
+_WIDEST = 2**24
 
 
 @dataclass(slots=True)
@@ -53,13 +59,30 @@ class EncoderCard:
 
         Raises:
             UsageError: a kind of data that is not built.
-            KeyError, TypeError: keys are missing, or of another type.
+            ValueError: a key is missing, or its value is of another type or out of its range.
         """
+        data = mapping(data, "it")
         known = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        form = data.get("form", data)
-        if not isinstance(form, dict):
-            raise TypeError(f"its form is {form!r}")
-        return cls(**{**known, "form": form_class(form.get("modality", "image")).from_json(form)})
+        form = mapping(data.get("form", data), "its form")
+        modality = form.get("modality", "image")
+        check_type("modality", modality, str, "a kind of data")
+        card = cls(**{**known, "spec": needed(data, "spec"), "form": form_class(modality).from_json(form)})
+        card.check()
+        return card
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: names the field, what it is, and what it must be.
+        """
+        check_type("spec", self.spec, str, "a spec string")
+        if len(self.spec) > _LONGEST or self.spec.startswith(_ELSEWHERE):
+            # an architecture is built; weights, and what lies outside of the folder, are not looked for
+            raise wrong("spec", self.spec, "that of an architecture, such as timm/resnet18")
+        check_whole("num_features", self.num_features, 0, _WIDEST)
+        check_type("small_input", self.small_input, bool, "true or false")
+        check_type("learned", self.learned, bool, "true or false")
 
 
 def card_of(encoder: nn.Module) -> EncoderCard:

@@ -12,6 +12,7 @@ from torch import nn
 from tacit.encoders.card import EncoderCard, card_of
 from tacit.errors import TacitError, UsageError
 from tacit.files import write_atomically
+from tacit.untrusted import first_line, read_json
 
 WEIGHTS, CARD = "encoder.safetensors", "encoder.json"
 
@@ -44,8 +45,8 @@ def load_card(folder: Path) -> EncoderCard:
         )
         raise UsageError(f"'{folder}' holds no encoder ({CARD} is missing): {mend}")
     try:
-        return EncoderCard.from_json(json.loads((folder / CARD).read_text()))
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise TacitError(f"{folder / CARD} is damaged: {error}") from None
-    except (RecursionError, OverflowError) as error:
-        raise TacitError(f"{folder / CARD} is damaged: {str(error).splitlines()[0]}") from None
+        return EncoderCard.from_json(read_json(folder / CARD))
+    except OSError as error:
+        raise TacitError(f"cannot read {folder / CARD}: {first_line(error)}") from None
+    except (ValueError, UsageError) as error:
+        raise TacitError(f"{folder / CARD} is damaged: {first_line(error)}") from None

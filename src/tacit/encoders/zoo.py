@@ -3,14 +3,14 @@
     timm/resnet18                          any timm model, random weights
     timm/vit_small_patch16_224.dino        a tag after the dot: timm's pretrained weights
     timm/resnet18?weights=my.safetensors   weights from a file in timm's format
-    timm/vit_tiny_patch16_224?img_size=32&patch_size=4     any argument of the model itself
+    timm/vit_tiny_patch16_224?img_size=32&patch_size=4     words that describe the model itself, see spec
     tacit/convnet                          ours, see OWN
     tacit/siamese-knee?width=32&pool=hv    with arguments of its own
     tacit/vnet, tacit/unet3d, tacit/unet2d networks for volumes, which give maps
     tacit/slices?image=timm/resnet50       volumes by their slices, see slice_transformer
     monai/UNet?channels=8,16,32            any segmentation network of MONAI, see monai_nets
     run:runs/photos                        the encoder that a run has learned
-    random:SPEC                            the random twin: the same architecture, untrained
+    random:SPEC                            the random twin: the same architecture, untrained, no file read
 
 A model made for three channels takes any number, by timm's rule: for grey input the first layer's
 weights are summed over the channels; for C channels they are repeated cyclically, times 3/C. So a grey
@@ -21,29 +21,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from tacit.batch import Modality
 from tacit.data.form import form_class
+from tacit.encoders.allowance import Allowance
 from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.convnet import ConvNet
 from tacit.encoders.monai_nets import MonaiNet
 from tacit.encoders.pyramid import GIVE_MAPS
-from tacit.encoders.saved import WEIGHTS, load_card
+from tacit.encoders.saved import CARD, WEIGHTS, load_card
 from tacit.encoders.siamese_knee import SiameseKneeNet
-from tacit.encoders.slice_transformer import build_slices, image_spec
+from tacit.encoders.slice_transformer import SliceEncoder, build_slices, image_spec
+from tacit.encoders.spec import FAMILIES, MONAI_WORDS, TIMM_WORDS, WEIGHTS_WORD, Spec, is_timm
 from tacit.encoders.stem import SMALL, has_small_form, make_small_input
 from tacit.encoders.unet import UNet2d, UNet3d
 from tacit.encoders.vnet import VNet
-from tacit.errors import TacitError, UsageError, unknown
-from tacit.files import utf8_path
+from tacit.encoders.weights import Header, check_header, fill, read_header, read_weights
+from tacit.errors import TacitError, UsageError, did_you_mean, unknown
 from tacit.rng import Rng, seeded
+from tacit.untrusted import first_line, open_file
+
+__all__ = ["FAMILIES", "Spec", "build_encoder", "fixed_size", "is_pretrained", "load_encoder"]
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     "convnet": ConvNet,
@@ -53,35 +58,10 @@ OWN: dict[str, Callable[..., nn.Module]] = {
     "unet2d": UNet2d,
     "slices": build_slices,
 }
-FAMILIES = ("timm", "tacit", "monai")
-_FORMS = "timm/NAME, tacit/NAME or monai/NAME"
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """A spec string taken apart."""
-
-    family: str
-    name: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> Spec:
-        """Take `family/name?key=value&...` apart; values are read as numbers or booleans if they can be.
-
-        Raises:
-            UsageError: no family, or one we do not know.
-        """
-        path, _, query = text.partition("?")
-        family, slash, name = path.partition("/")
-        if not slash:
-            meant = "timm" if _is_timm(path) else "tacit" if path in OWN else ""
-            hint = f"; did you mean '{meant}/{path}'?" if meant else ""
-            raise UsageError(f"encoder '{text}' names no family{hint or ': write ' + _FORMS}")
-        if family not in FAMILIES:
-            raise unknown("encoder family", family, [*FAMILIES, "run:", "random:"])
-        pairs = (pair.partition("=") for pair in query.split("&") if pair)
-        return cls(family, name, {key: _value(value) for key, _, value in pairs})
+_GIVEN = frozenset({"channels", "size", "twin", "options"})
+"""Arguments of our constructors that are not options of a spec."""
+_BUILT = ("image", "volume")
+"""Kinds of data that encoders of a spec are known to be for."""
 
 
 def build_encoder(
@@ -135,27 +115,51 @@ def build_encoder(
 def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
     """The encoder of a run, in eval mode; with `random_seed` its untrained twin.
 
+    Nothing outside of the folder is opened, and nothing larger is built than what the file of weights holds.
+
     Raises:
         UsageError: no run, or an encoder that was the user's own module and cannot be rebuilt.
         TacitError: weights that are damaged or do not fit the card.
     """
-    card = load_card(Path(folder))
+    folder = Path(folder)
+    card, path = load_card(folder), folder / WEIGHTS
     if not card.spec:
         raise UsageError(
             f"'{folder}' was learned into a module of your own: build it, then load {WEIGHTS} into it"
         )
-    encoder = build_encoder("random:" + card.spec, **card.architecture, seed=random_seed or 0)
+    try:
+        header = read_header(path)
+        encoder = _described(card, folder, header, random_seed or 0)
+        check_header(header, encoder)
+        if random_seed is None:
+            fill(encoder, read_weights(path))
+    except FileNotFoundError:
+        raise TacitError(f"'{folder}' has lost its {WEIGHTS}") from None
+    except (OSError, ValueError, SafetensorError, RuntimeError, MemoryError) as error:
+        raise TacitError(f"{path} is damaged or of another model: {first_line(error)}") from None
     with_card(encoder, replace(card, learned=random_seed is None))
-    if random_seed is None:
-        try:
-            with utf8_path(Path(folder) / WEIGHTS) as place:
-                encoder.load_state_dict(load_file(place))
-        except FileNotFoundError:
-            raise TacitError(f"'{folder}' has lost its {WEIGHTS}") from None
-        except (SafetensorError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
-            raise TacitError(f"{Path(folder) / WEIGHTS} is damaged or of another model: {reason}") from None
     return encoder.eval()
+
+
+def _described(card: EncoderCard, folder: Path, header: Header, seed: int) -> nn.Module:
+    """The untrained encoder that the card of a run describes.
+
+    Raises:
+        UsageError, TacitError: it cannot be built.
+    """
+    try:
+        with Allowance(header.size, len(header.shapes)):
+            encoder = build_encoder("random:" + card.spec, **card.architecture, seed=seed)
+    except TacitError as error:
+        raise type(error)(f"{folder / CARD} describes an encoder that cannot be built: {error}") from None
+    built = card_of(encoder)
+    for name, own, given in (
+        ("num_features", card.num_features or built.num_features, built.num_features),
+        ("modality", card.form.modality, built.form.modality if card.form.modality in _BUILT else None),
+    ):
+        if given not in (own, None):
+            raise TacitError(f"{folder / CARD} is damaged: its {name} is {own}, and its spec gives {given}")
+    return encoder
 
 
 def fixed_size(spec: str) -> int | None:
@@ -194,6 +198,7 @@ def _build(
     if spec.family == "timm":
         model, pretrained = _build_timm(spec, channels, size, twin)
     elif spec.family == "monai":
+        spec.check({*MONAI_WORDS, "maps"})
         model, pretrained = MonaiNet(spec.name, channels, patch, spec.options), False
     else:
         model, pretrained = _build_own(spec, channels, max(patch[:2]) if patch else size, twin)
@@ -211,26 +216,32 @@ def _build(
 def _build_own(spec: Spec, channels: int, side: int | None, twin: bool) -> tuple[nn.Module, bool]:
     if spec.name not in OWN:
         raise unknown("encoder", f"tacit/{spec.name}", [f"tacit/{name}" for name in OWN])
+    slices = spec.name == "slices"
+    takes = {**signature(OWN[spec.name]).parameters, **(signature(SliceEncoder).parameters if slices else {})}
+    spec.check(takes.keys() - _GIVEN, texts=("image",) if slices else ())
     try:
-        if spec.name == "slices":
-            slices = build_slices(channels, side, twin=twin, **spec.options)
-            return slices, card_of(slices.image).learned
+        if slices:
+            built = build_slices(channels, side, twin=twin, **spec.options)
+            return built, card_of(built.image).learned
         return OWN[spec.name](channels=channels, **spec.options), False
-    except TypeError as error:
-        raise UsageError(f"encoder tacit/{spec.name}: {error}") from None
+    except TacitError:
+        raise
+    except Exception as error:
+        # a layer raises whatever torch raises at numbers that make no sense; the user needs one line
+        raise UsageError(f"encoder tacit/{spec.name}: {first_line(error)}") from None
 
 
 def _build_timm(spec: Spec, channels: int, size: int | None, twin: bool) -> tuple[nn.Module, bool]:
     import timm
 
-    if not _is_timm(spec.name):
-        raise unknown("encoder", f"timm/{spec.name}", [f"timm/{name}" for name in timm.list_models()])
+    if not is_timm(spec.name):
+        near = did_you_mean(f"timm/{spec.name}", [f"timm/{name}" for name in timm.list_models()])
+        raise UsageError(f"unknown encoder 'timm/{spec.name}'{near or '; timm.list_models() names all'}")
+    spec.check({*TIMM_WORDS, WEIGHTS_WORD}, texts=(WEIGHTS_WORD,))
     options = dict(spec.options)
-    weights = options.pop("weights", None)
+    weights = options.pop(WEIGHTS_WORD, None)
     if weights is not None and not twin:
-        if not Path(weights).is_file():
-            raise UsageError(f"encoder weights '{weights}' are not a file")
-        options["pretrained_cfg_overlay"] = {"file": str(weights)}
+        options["pretrained_cfg_overlay"] = {"state_dict": _read_foreign(str(weights)), "custom_load": False}
     if size is not None and fixed_size(f"timm/{spec.name}"):
         options.setdefault("img_size", size)
     pretrained = ("." in spec.name or weights is not None) and not twin
@@ -243,14 +254,31 @@ def _build_timm(spec: Spec, channels: int, size: int | None, twin: bool) -> tupl
     except Exception as error:
         # timm raises whatever its hub client, file reader or model raises; the user needs one line
         what = "its pretrained weights could not be loaded" if pretrained else "it could not be built"
-        raise TacitError(f"encoder timm/{spec.name}: {what}: {_first_line(error)}") from error
+        raise TacitError(f"encoder timm/{spec.name}: {what}: {first_line(error)}") from error
+    model.pretrained_cfg.pop("state_dict", None)  # timm keeps it beside the weights that were made of it
     return model, pretrained
 
 
-def _is_timm(name: str) -> bool:
-    from timm.models import is_model
+def _read_foreign(path: str) -> dict[str, Any]:
+    """Weights in a file of timm's formats, whatever it calls them; nothing in the file is executed.
 
-    return is_model(name.partition(".")[0])
+    Raises:
+        UsageError: no such file.
+        TacitError: it is damaged, or needs code to be read.
+    """
+    from timm.models import load_state_dict
+
+    try:
+        with open_file(path):
+            pass
+        found: dict[str, Any] = load_state_dict(path, weights_only=True)
+    except OSError as error:
+        raise UsageError(f"encoder weights '{path}' are not a file: {first_line(error)}") from None
+    except Exception as error:  # torch raises what pickle, zipfile and its own reader raise
+        code = "it holds Python objects, which are not loaded: save its state_dict as .safetensors"
+        reason = code if "weights_only" in str(error) else first_line(error)
+        raise TacitError(f"encoder weights '{path}' cannot be read: {reason}") from None
+    return found
 
 
 def _own_size(model: nn.Module) -> int:
@@ -266,16 +294,3 @@ def _statistics(model: nn.Module, channels: int) -> tuple[tuple[float, ...], tup
         return (sum(mean) / len(mean),), (sum(std) / len(std),)
     repeat = math.ceil(channels / len(mean))
     return tuple((mean * repeat)[:channels]), tuple((std * repeat)[:channels])
-
-
-def _value(text: str) -> Any:
-    for read in (int, float):
-        try:
-            return read(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tacit.errors import TacitError, unknown
+from tacit.errors import TacitError, UsageError, unknown
 
 if TYPE_CHECKING:
     from tacit.methods.base import Method
 
 ENTRY_POINTS = "tacit.methods"
+_CODE = re.compile(r"\w[\w.]*:\w+")
 _HERE = Path(__file__).parent
 _SAID = ("slug", "title", "paper", "modality", "learns", "beside", "baseline")
 
@@ -137,6 +138,25 @@ def all_methods() -> dict[str, Entry]:
     return {**others, **own_methods()}
 
 
+def check_registered(name: str, where: str) -> None:
+    """Refuse a method that a file names and that is not on the list: a file may not choose what is imported.
+
+    where: the file, in words.
+
+    Raises:
+        UsageError: it is not on the list; of `module:Class` it says how to ask for it.
+    """
+    methods = all_methods()
+    if name in methods:
+        return
+    if _CODE.fullmatch(name):
+        raise UsageError(
+            f"{where} names code, '{name}', and code is imported only where you name it yourself: "
+            f"tacit fit {name} ..."
+        )
+    raise unknown(f"method in {where}", name, methods)
+
+
 def method_class(slug: str) -> type[Method]:
     """The class of a method: of a slug, or of `module:Class` for one that is not registered.
 
@@ -145,7 +165,7 @@ def method_class(slug: str) -> type[Method]:
         TacitError: a plugin's class cannot be imported or is no Method.
     """
     methods = all_methods()
-    if slug not in methods and not re.fullmatch(r"\w[\w.]*:\w+", slug):
+    if slug not in methods and not _CODE.fullmatch(slug):
         raise unknown("method", slug, methods)
     where = methods[slug].where if slug in methods else slug
     module, _, name = where.partition(":")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import html
 import io
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tacit.errors import TacitError
 from tacit.files import write_atomically
+from tacit.report.files import Rows, check_settings, read_rows
+from tacit.untrusted import first_line, read_yaml
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -28,26 +28,38 @@ td:first-child {{ color: #666 }} svg {{ max-width: 100%; height: auto }}
 {settings}
 </body></html>
 """
+_PANELS = 60
 _NOT_PLOTTED = ("step", "epoch", "lr", "samples_per_second")
 
 
 def write_report(folder: Path) -> Path:
-    """Write the page of a run folder, from its `run.yaml` and `metrics.csv`. Reading it needs no network."""
-    settings = yaml.safe_load((folder / "run.yaml").read_text())
+    """Write the page of a run folder, from its `run.yaml` and `metrics.csv`. Reading it needs no network.
+
+    Raises:
+        TacitError: one of them is damaged, or the page cannot be written.
+    """
+    settings, rows = _settings(folder / "run.yaml"), read_rows(folder / "metrics.csv")
     record = settings.pop("record", {})
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
     data, method = record.get("data", {}), settings.pop("method", {})
     page = _PAGE.format(
         title=html.escape(f"{method.get('name', 'run')} on {settings.get('data', 'data')}"),
         summary=html.escape(_summary(data, record.get("labels"))),
         figure=_curves(rows),
-        last=_table({name: value for name, value in rows[-1].items() if value} if rows else {}),
+        last=_table({name: value for name, value in rows.cells[-1].items() if value} if rows.cells else {}),
         settings=_table({**{f"method.{k}": v for k, v in method.items()}, **settings, **_flat(record)}),
     )
     target = folder / "report.html"
     write_atomically(target, page)
     return target
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        return check_settings(read_yaml(path))
+    except OSError as error:
+        raise TacitError(f"cannot read {path}: {first_line(error)}") from None
+    except ValueError as error:
+        raise TacitError(f"{path} is damaged: {first_line(error)}") from None
 
 
 def _summary(data: dict[str, Any], labels: dict[str, Any] | None) -> str:
@@ -77,20 +89,20 @@ def _table(values: dict[str, Any]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _curves(rows: list[dict[str, str]]) -> str:
+def _curves(rows: Rows) -> str:
     """One small panel per column of the metrics, as inline SVG."""
     from matplotlib.figure import Figure
 
-    names = [n for n in (rows[0] if rows else {}) if n not in _NOT_PLOTTED and any(row[n] for row in rows)]
+    points = {name: rows.points(name) for name in rows.columns if name not in _NOT_PLOTTED}
+    names = [name for name, found in points.items() if found][:_PANELS]
     if not names:
         return ""
     high = -(-len(names) // 3)
     figure = Figure(figsize=(10, 2.4 * high), layout="constrained")
     for i, name in enumerate(names):
-        points = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
         axes = figure.add_subplot(high, 3, i + 1)
-        axes.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else "")
-        axes.set_title(name, fontsize=9)
+        axes.plot(*zip(*points[name], strict=True), marker="." if len(points[name]) < 20 else "")
+        axes.set_title(name, fontsize=9, parse_math=False)
         axes.tick_params(labelsize=7)
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from reprlib import repr as shortly
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from tacit.checks import check_number, is_count, needed, shortly
+from tacit.encoders.weights import read_weights
 from tacit.errors import TacitError, UsageError
 from tacit.files import without_nan, write_atomically
+from tacit.untrusted import first_line, mapping, read_json
+
+__all__ = [
+    "Predictor",
+    "PredictorCard",
+    "check_classes",
+    "check_number",
+    "damaged",
+    "first_line",
+    "is_count",
+    "load_head",
+    "nothing_learned",
+    "read_predictor",
+]
 
 WEIGHTS, CARD = "predictor.safetensors", "predictor.json"
 _BEFORE = {"classifier": "class", "segmenter": "mask"}
@@ -53,7 +66,7 @@ class PredictorCard:
         """The inverse of `asdict`, with tuples for lists; unknown keys, of a later version, are ignored.
 
         Raises:
-            ValueError, TypeError: as `check`, or a key is missing.
+            ValueError: as `check`, or a key is missing.
         """
         own = {f.name for f in fields(cls)}
         known: dict[str, Any] = {
@@ -61,6 +74,9 @@ class PredictorCard:
             for name, value in data.items()
             if name in own
         }
+        for f in fields(cls):
+            if f.default is MISSING and f.default_factory is MISSING:
+                needed(known, f.name)
         card = cls(**known)
         card.check()
         return card
@@ -72,6 +88,8 @@ class PredictorCard:
             ValueError: says what it is, and what it must be.
         """
         check_number("held_out", self.held_out, is_count, "a whole number of at least 0")
+        if self.grades is not None:
+            mapping(self.grades, "its grades")
 
 
 @dataclass(slots=True)
@@ -110,13 +128,11 @@ def read_predictor(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]
     if found is None:
         return None
     try:
-        card = json.loads((folder / f"{found}.json").read_text())
-        if not isinstance(card, dict):
-            raise ValueError(f"{found}.json holds {shortly(card)}, and must hold names and values")
+        card = mapping(read_json(folder / f"{found}.json"), f"{found}.json")
         target = known[found] or card.get("target")
         if not isinstance(target, str):
             raise ValueError(f"its target is {shortly(target)}, and must be a word")
-        return target, card, load((folder / f"{found}.safetensors").read_bytes())
+        return target, card, read_weights(folder / f"{found}.safetensors")
     except DAMAGE as error:
         raise damaged(folder, error) from None
 
@@ -136,6 +152,8 @@ def load_head(build: Callable[[], Head], state: Mapping[str, Tensor]) -> Head:
         if tensor.shape != state[name].shape:
             found, wanted = shortly(list(state[name].shape)), list(tensor.shape)
             raise ValueError(f"its {name} is {found}, and its card and its encoder want {wanted}")
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise ValueError(f"its {name} has the type {state[name].dtype}, and must have {tensor.dtype}")
     head.to_empty(device="cpu").load_state_dict(state)
     for name, tensor in head.state_dict().items():
         if not tensor.isfinite().all():
@@ -158,34 +176,9 @@ def check_classes(classes: object) -> None:
         )
 
 
-def check_number(name: str, value: object, fits: Callable[[float], bool], must: str) -> None:
-    """Refuse what is no finite number, or one that does not fit. must: what it must be, in words.
-
-    Raises:
-        ValueError: says so.
-    """
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    number = cast(float, value) if plain else math.nan
-    # a whole number of any length compares with a float, and need not become one
-    if not (abs(number) <= sys.float_info.max and fits(number)):
-        raise ValueError(f"its {name} is {shortly(value)}, and must be {must}")
-
-
-def is_count(value: float) -> bool:
-    """Whether it is a whole number of at least 0."""
-    return isinstance(value, int) and value >= 0
-
-
 def damaged(folder: Path, error: Exception) -> TacitError:
     """One line for a predictor that cannot be read."""
     return TacitError(f"the predictor in {folder} is damaged: {first_line(error)}")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    if isinstance(error, KeyError):
-        return f"there is no {error}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def nothing_learned(folder: Path) -> UsageError:

@@ -7,8 +7,8 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from reprlib import repr as shortly
 
+from tacit.checks import shortly
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError
 from tacit.tasks.base import Task

@@ -97,5 +97,5 @@ def resumable(run: Run) -> Iterator[None]:
             raise
         raise TacitError(
             f"{error}; the last checkpoint is kept ({run.last}): when it can be written again, go on with "
-            f"tacit fit --resume --out {run.quoted}"
+            f"{run.resuming()}"
         ) from error.__cause__

@@ -15,6 +15,7 @@ from tacit.data.source import Source
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
 from tacit.rng import Rng
+from tacit.training.checkpoint import load_optimizer
 from tacit.training.loader import Beside, Plan, StepData, StepSampler, Stream, step_loader
 from tacit.training.optimise import make_optimizer, make_schedule
 from tacit.training.pulse import Pulse
@@ -80,10 +81,14 @@ class Learner(LightningModule):
         return step_loader(data, sampler, workers=self.workers, pin_memory=self.device.type == "cuda")
 
     def configure_optimizers(self) -> Optimizer:
-        """timm's optimiser, as it was if the run is resumed."""
+        """timm's optimiser, as it was if the run is resumed.
+
+        Raises:
+            TacitError: it was another one.
+        """
         optimizer = make_optimizer(self.method, self.recipe)
         if self._optimizer_state is not None:
-            optimizer.load_state_dict(self._optimizer_state)
+            load_optimizer(optimizer, self._optimizer_state, rests=self.method.rests)
         self._schedule = make_schedule(optimizer, self.recipe, self.plan.total)
         return optimizer
 

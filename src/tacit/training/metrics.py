@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tacit.errors import TacitError
 from tacit.files import write_atomically
+from tacit.report.files import read_rows
 
 FIRST = ("step", "epoch", "lr", "samples_per_second")
 LAST = ("grad_norm", "knn", "balanced_accuracy", "dice", "effective_rank", "feature_std")
@@ -29,15 +30,15 @@ class Metrics:
             self._keep_until(start)
 
     def _keep_until(self, start: int) -> None:
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            whole = [row for row in reader if None not in row.values()]  # a kill may cut a row short
-            rows = [row for row in whole if row["step"].isdigit() and int(row["step"]) <= start]
-            self.columns = list(reader.fieldnames or [])
-        if start == 0 or not self.columns:
-            self.columns = []
+        if start == 0:
             write_atomically(self.path, "")
             return
+        found = read_rows(self.path)
+        self.columns = list(found.columns)
+        if not self.columns:
+            write_atomically(self.path, "")
+            return
+        rows = [row for row in found.cells if int(row["step"]) <= start]
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()

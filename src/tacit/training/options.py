@@ -17,6 +17,8 @@ from tacit.methods.recipe import Scaling, Schedule
 from tacit.tasks.base import Labels
 from tacit.training.keeper import SAVE_EVERY
 
+_MOST_WORKERS = 256  # processes; a configuration could ask for more than a machine bears
+
 Precision = Literal["auto", "32", "bf16"]
 OnCollapse = Literal["stop", "warn"]
 From = Literal["default", "paper"]
@@ -147,6 +149,8 @@ class Machine:
         """Refuse what is not here."""
         for name, least in (("accumulate", 1), ("devices", 1), ("nodes", 1), ("workers", 0)):
             _at_least(name, getattr(self, name), least)
+        if self.workers is not None and self.workers > _MOST_WORKERS:
+            raise UsageError(f"workers must be {_MOST_WORKERS} at most, not {self.workers}")
         if self.precision not in get_args(Precision):
             raise unknown("precision", str(self.precision), get_args(Precision))
         pick_device(self.device)

@@ -13,6 +13,7 @@ from torch import nn
 
 from tacit.encoders.card import card_of
 from tacit.errors import TacitError
+from tacit.memory import machine_memory
 from tacit.methods.base import Method
 from tacit.training.loader import Plan
 
@@ -36,26 +37,7 @@ def memory_is_tight(device: torch.device) -> bool:
     """Whether more than nine tenths of the memory are in use; False where that is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) > _TIGHT * torch.cuda.mem_get_info(device)[1]
-    return any(used > _TIGHT * total for used, total in _machine_memory())
-
-
-def _machine_memory() -> Iterator[tuple[int, int]]:
-    """(used, total) bytes of the machine, and of the container if it has a limit; Linux only."""
-    try:
-        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-        held = {words[0].rstrip(":"): int(words[1]) * 1024 for words in lines if len(words) > 1}
-        yield held["MemTotal"] - held["MemAvailable"], held["MemTotal"]
-    except (OSError, KeyError, ValueError):
-        pass
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-        files = {words[0]: int(words[1]) for words in lines}
-        yield used - files["active_file"] - files["inactive_file"], limit  # the page cache is given back
-    except (OSError, KeyError, ValueError):  # no limit is the word "max"
-        return
+    return any(used > _TIGHT * total for used, total in machine_memory())
 
 
 def options_that_save_memory(method: Method, plan: Plan, device: torch.device, *, full: bool) -> str:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tacit.data.source import Source
-from tacit.errors import UsageError
+from tacit.errors import TacitError, UsageError
 from tacit.locks import LOCK
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
@@ -15,6 +15,7 @@ from tacit.training.options import Options
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import check_same_settings, describe, plain
 from tacit.training.teaching import Teaching
+from tacit.untrusted import first_line
 
 
 def claim_folder(run: Run, options: Options) -> Checkpoint | None:
@@ -52,14 +53,29 @@ def _has_files(folder: Path) -> bool:
 def restore(method: Method, checkpoint: Checkpoint, run: Run) -> None:
     """Put the checkpoint's parameters and buffers into the method.
 
+    Parts of a method that keep whole numbers, such as clusters, have a `check_state()` that raises a
+    `ValueError` where these are out of their range.
+
     Raises:
         UsageError: they do not fit.
+        TacitError: they are of other types, or out of range.
     """
+    own = method.state_dict()
+    for name, value in checkpoint.method.items():
+        if name in own and value.is_floating_point() != own[name].is_floating_point():
+            kind = f"its {name} has the type {value.dtype}, and must have {own[name].dtype}"
+            raise TacitError(f"the checkpoint {run.last} is damaged: {kind}")
     try:
         method.load_state_dict(checkpoint.method)
     except RuntimeError as error:  # a module of the user's own can have changed
         reason = str(error).splitlines()[-1].strip()
         raise UsageError(f"cannot resume '{run}': its encoder had another shape ({reason})") from None
+    try:
+        for part in method.modules():
+            if callable(check := getattr(part, "check_state", None)):
+                check()
+    except ValueError as error:
+        raise TacitError(f"the checkpoint {run.last} is damaged: {first_line(error)}") from None
 
 
 def check_same_data(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -20,6 +18,8 @@ from tacit.data.source import Skipped
 from tacit.encoders.zoo import load_encoder
 from tacit.errors import TacitError, UsageError
 from tacit.files import csv_line, write_atomically
+from tacit.report.files import check_settings, read_rows
+from tacit.untrusted import dump_yaml, first_line, read_yaml
 
 _FILES = (
     "run.yaml",
@@ -78,6 +78,18 @@ class Run:
         """The folder as it can be pasted into a shell."""
         return shlex.quote(str(self.folder))
 
+    def resuming(self, *words: str) -> str:
+        """The command that goes on with it. words: more options.
+
+        A method that is not on the list must be named, because no file may do that.
+        """
+        try:
+            method = str(self.settings().get("method", {}).get("name"))
+        except TacitError:
+            method = ""
+        named = [shlex.quote(method)] if ":" in method else []
+        return " ".join(["tacit fit", *named, "--resume", *words, "--out", self.quoted])
+
     @property
     def exists(self) -> bool:
         """Whether a run's settings were written here."""
@@ -103,21 +115,23 @@ class Run:
         if not self.exists:
             raise UsageError(f"no run at '{self.folder}': run.yaml is missing")
         try:
-            read = yaml.safe_load(self.settings_file.read_text())
-        except yaml.YAMLError as error:
-            raise TacitError(f"{self.settings_file} is damaged: {str(error).splitlines()[0]}") from None
-        if not isinstance(read, dict):
-            raise TacitError(f"{self.settings_file} is damaged: it holds no settings")
-        return read
+            return check_settings(read_yaml(self.settings_file))
+        except OSError as error:
+            raise TacitError(f"cannot read {self.settings_file}: {first_line(error)}") from None
+        except ValueError as error:
+            raise TacitError(f"{self.settings_file} is damaged: {first_line(error)}") from None
 
     def encoder(self) -> nn.Module:
         """What the run has learned, in eval mode."""
         return load_encoder(self.folder)
 
     def metrics(self) -> list[dict[str, str]]:
-        """The rows of `metrics.csv`."""
-        with self.metrics_file.open(newline="") as file:
-            return list(csv.DictReader(file))
+        """The rows of `metrics.csv`.
+
+        Raises:
+            TacitError: it is damaged.
+        """
+        return read_rows(self.metrics_file).cells
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written: hidden files beside those they were to be."""
@@ -130,8 +144,7 @@ class Run:
     def write_settings(self, arguments: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Write `run.yaml`; `tacit fit --config` takes it back."""
         record = {**record, "versions": versions()}
-        text = yaml.safe_dump({**arguments, "record": record}, sort_keys=False, allow_unicode=True)
-        write_atomically(self.settings_file, text)
+        write_atomically(self.settings_file, dump_yaml({**arguments, "record": record}))
 
     def write_skipped(self, skipped: Sequence[Skipped]) -> None:
         """Write `skipped.csv` if files had to be left out."""

@@ -49,7 +49,7 @@ from tacit.training.pretraining import check_before, check_pretraining, learn_fi
 from tacit.training.progress import ProgressBar
 from tacit.training.proposals import propose
 from tacit.training.pulse import Pulse
-from tacit.training.resources import check_disk, explaining_memory, state_bytes
+from tacit.training.resources import check_disk, explaining_memory, is_out_of_memory, state_bytes
 from tacit.training.resuming import check_same_data, claim_folder, restore
 from tacit.training.run import Run, is_main_process
 from tacit.training.settings import describe, plain, resumed_choices, resumed_options
@@ -173,7 +173,7 @@ def _job(options: Options) -> Job:
     run = Run(Path(out) if out is not None else default_folder(options.method, reading.data))
     given = dict(options.own)
     if options.care.resume and run.exists:
-        given = resumed_options(run, given)
+        given = resumed_options(run, learns, given)
         done = done.changed(**resumed_choices(run, done.changed(encoder=start.encoder)))
     done = done.with_own(own_options(learns, options.method, done.viewing, given)[0])
     quiet = options.care.quiet or not is_main_process()
@@ -213,10 +213,22 @@ def _opened(job: Job, recipe: Recipe) -> Data:
 
 
 def _built(job: Job, data: Data) -> Method:
-    """The method, ready for its first step."""
-    method = build_method(job.learns, job.options, data.source, data.side)
-    method.images = data.beside
-    method.train().prepare(data.source)
+    """The method, ready for its first step.
+
+    Raises:
+        TacitError: there is too little memory for it.
+    """
+    try:
+        method = build_method(job.learns, job.options, data.source, data.side)
+        method.images = data.beside
+        method.train().prepare(data.source)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TacitError(
+            f"out of memory before the first step: choose a smaller --encoder, or smaller options of "
+            f"{job.options.method}, such as its queue"
+        ) from error
     if form_class(job.kind).channels_last:
         method.to(memory_format=torch.channels_last)
     return method
@@ -341,7 +353,7 @@ def _train(learner: Learner, probe: OnlineProbe, job: Job) -> None:
     if not learner.done:
         if not is_main_process():
             raise SystemExit(0)  # the main process says why; another code would make Lightning end it before
-        raise TacitError(f"the run stopped early; go on with: tacit fit --resume --out {job.run.quoted}")
+        raise TacitError(f"the run stopped early; go on with: {job.run.resuming()}")
 
 
 def _note_parts(learner: Learner, slug: str) -> None:

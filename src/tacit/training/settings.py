@@ -11,12 +11,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
+from tacit.checks import shortly
 from tacit.data.memory import Held
 from tacit.data.source import Source
-from tacit.errors import UsageError, unknown
+from tacit.errors import TacitError, UsageError, unknown
 from tacit.methods.base import Method
 from tacit.methods.recipe import Recipe
-from tacit.training.options import Options
+from tacit.training.hints import named, suits
+from tacit.training.options import CONCERNS, Options
 from tacit.training.run import Run
 
 # what may differ between a run and its resumption without changing what is learned; the data may lie
@@ -37,6 +39,9 @@ _FREE = frozenset(
         "views",  # the method's options say what they are
     }
 )
+
+
+_LONGEST = 300  # characters of a value in a message
 
 
 def describe(options: Options) -> dict[str, Any]:
@@ -77,14 +82,28 @@ def check_same_settings(run: Run, now: dict[str, Any]) -> None:
     if changed:
         key = changed[0]
         raise UsageError(
-            f"cannot resume '{run}' with other settings: {key} was {before.get(key)}, now {now.get(key)}"
-            + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
+            f"cannot resume '{run}' with other settings: {key} was {_said(before.get(key))}, now "
+            f"{_said(now.get(key))}" + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
         )
 
 
-def resumed_options(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a run that is resumed, with those that are given in their places."""
-    before = {name: value for name, value in (run.settings().get("method") or {}).items() if name != "name"}
+def _said(value: Any) -> str:
+    """A value in one line that is not too long."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def resumed_options(run: Run, learns: type[Method], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that is resumed, with those that are given in their places.
+
+    Raises:
+        TacitError: an option in `run.yaml` is of another type than the method takes.
+    """
+    before = {name: value for name, value in run.settings().get("method", {}).items() if name != "name"}
+    kinds = option_types(learns)
+    for name, value in before.items():
+        if name in kinds and name not in given:
+            _check_type(run, f"method.{name}", value, kinds[name])
     return before | {
         name: {**before[name], **value}
         if isinstance(value, Mapping) and isinstance(before.get(name), Mapping)
@@ -94,7 +113,12 @@ def resumed_options(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resumed_choices(run: Run, options: Options) -> dict[str, Any]:
-    """What the run that is resumed chose by itself, where it is not given again: a preset's values, views."""
+    """What the run that is resumed chose by itself, where it is not given again: a preset's values, views.
+
+    Raises:
+        UsageError: other views than it had.
+        TacitError: a value in `run.yaml` is of another type than `fit` takes.
+    """
     settings, names, words = run.settings(), ["views"], options.words()
     if words["views"] not in (None, settings.get("views")):
         raise UsageError(
@@ -103,7 +127,31 @@ def resumed_choices(run: Run, options: Options) -> dict[str, Any]:
         )
     if words["preset"] is not None:
         names += ["encoder", *(f.name for f in fields(Recipe) if f.name != "source")]
-    return {n: settings[n] for n in names if words[n] is None and settings.get(n) is not None}
+    chosen = {n: settings[n] for n in names if words[n] is None and settings.get(n) is not None}
+    kinds = word_types()
+    for name, value in chosen.items():
+        _check_type(run, name, value, kinds[name])
+    return chosen
+
+
+def word_types() -> dict[str, Any]:
+    """The types of the words of `fit`, by name."""
+    return {name: hint for kind in CONCERNS.values() for name, hint in get_type_hints(kind).items()}
+
+
+def option_types(learns: type[object]) -> dict[str, Any]:
+    """The types of the options of a method, by name; {} of one that names types that are not imported."""
+    try:
+        hints = get_type_hints(learns.__init__)
+    except NameError:  # a module of the user's own may
+        return {}
+    return {name: hint for name, hint in hints.items() if name not in ("encoder", "return")}
+
+
+def _check_type(run: Run, name: str, value: Any, hint: Any) -> None:
+    if not suits(value, hint):
+        wanted = f"and must be {named(hint)}"
+        raise TacitError(f"{run.settings_file} is damaged: its {name} is {shortly(value)}, {wanted}")
 
 
 def complete_options(
@@ -136,12 +184,8 @@ def complete_options(
 
 def _allowed_words(learns: type[Method]) -> dict[str, tuple[Any, ...]]:
     """The options that take one of some words, and these."""
-    try:
-        hints = get_type_hints(learns.__init__)
-    except NameError:  # a module of the user's own may name types that are not imported
-        return {}
     found: dict[str, tuple[Any, ...]] = {}
-    for name, hint in hints.items():
+    for name, hint in option_types(learns).items():
         parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         if all(get_origin(part) is Literal or part is type(None) for part in parts) and parts:
             found[name] = tuple(

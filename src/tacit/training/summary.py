@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import sqrt
 from pathlib import Path
-from typing import Any
 
+from tacit.checks import check_number, check_type, is_count, needed, wrong
 from tacit.errors import TacitError
 from tacit.files import without_nan, write_atomically
 from tacit.tasks.registry import all_tasks
+from tacit.untrusted import first_line, mapping, read_json
 
 FILE = "summary.json"
 
@@ -109,19 +110,29 @@ class Summary:
         if not (folder / FILE).is_file():
             return None
         try:
-            read: dict[str, Any] = json.loads((folder / FILE).read_text())
-            known = {f.name: read[f.name] for f in fields(cls)}  # a later version may have more
+            read = mapping(read_json(folder / FILE), "it")
+            known = {f.name: needed(read, f.name) for f in fields(cls)}  # a later version may have more
+            for name in ("score", "kept", "statistics"):
+                check_type(name, known[name], str, "a text")
+            check_number("held_out", known["held_out"], is_count, "a whole number of at least 0")
             for name in ("candidates", "floors"):
-                known[name] = {key: _number(value) for key, value in known[name].items()}
-            known["remedies"] = tuple(map(str, list(known["remedies"])))
+                scores = mapping(known[name], f"its {name}")
+                known[name] = {key: _number(f"{name}.{key}", value) for key, value in scores.items()}
+            if known["candidates"] and known["kept"] not in known["candidates"]:
+                raise wrong("kept", known["kept"], "one of its candidates")
+            check_type("remedies", known["remedies"], list, "a list of texts")
+            known["remedies"] = tuple(map(str, known["remedies"]))
             return cls(**known)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TacitError(f"{folder / FILE} is damaged: {error}") from None
+        except (OSError, ValueError) as error:
+            raise TacitError(f"{folder / FILE} is damaged: {first_line(error)}") from None
 
 
-def _number(value: float | None) -> float:
+def _number(name: str, value: float | None) -> float:
     """As it was saved: null stands for what is not a number."""
-    return float("nan") if value is None else float(value)
+    if value is None:
+        return float("nan")
+    check_number(name, value, lambda number: True, "a finite number")
+    return value
 
 
 def _percent(value: float) -> str:

@@ -187,7 +187,7 @@ class Watch(Callback):
         if trouble.fatal or self.on_collapse == "stop":
             kept = self.keeper.fall_back(spoilt=not trouble.fatal or not self.guard.healthy)
             if not trouble.fatal:
-                kept += f"; to go on with it: tacit fit --resume --on-collapse warn --out {self.run.quoted}"
+                kept += f"; to go on with it: {self.run.resuming('--on-collapse warn')}"
             raise TacitError(f"{trouble.seen}; {trouble.mend}; {kept}")
         self._warn(trouble)
 
@@ -287,7 +287,7 @@ class Watch(Callback):
             raise self._stopped(self.signal)
 
     def _stopped(self, why: BaseException | int) -> Interrupted:
-        how = f"tacit fit --resume --out {self.run.quoted}" if self.run.begun else "the same command"
+        how = self.run.resuming() if self.run.begun else "the same command"
         return interrupted(why, f"stopped; go on with: {how}")
 
 

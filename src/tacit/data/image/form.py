@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tacit.batch import Modality, Samples
+from tacit.checks import check_whole
 from tacit.data.form import Form
 from tacit.data.image.canvas import PictureCanvas
 from tacit.data.image.mask_store import nearest
@@ -19,6 +20,9 @@ from tacit.data.options import LARGEST_VIEW, store_limit
 from tacit.data.source import UNLABELLED, Sample, Source, Spec, rooted
 from tacit.errors import UsageError
 from tacit.views.image import centre_view, whole_view
+
+_LONGEST = 16_384  # pixels
+_BRIGHTEST = 2**32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,15 @@ class ImageForm(Form):
     size: int
     stored: int = 0
     white: int = 0
+
+    def check_fields(self) -> None:
+        """The sides and the white, too."""
+        super(ImageForm, self).check_fields()
+        check_whole("size", self.size, 1, _LONGEST)
+        check_whole("stored", self.stored, 0, _LONGEST)
+        self.check_sample("size", self.size, self.size)
+        self.check_sample("stored", self.stored, self.stored)
+        check_whole("white", self.white, 0, _BRIGHTEST)
 
     @property
     def sides(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tacit.batch import Modality, Samples
+from tacit.checks import check_number, check_type, check_whole, wrong
 from tacit.data.form import Form
 from tacit.data.source import UNLABELLED, Sample, Source, Spec, rooted
 from tacit.data.volume.canvas import VolumeCanvas
@@ -19,6 +20,8 @@ from tacit.data.volume.volumes import volume_of, volumes_of
 from tacit.data.volume.windows import Window
 from tacit.errors import UsageError
 from tacit.views.volume import Turn
+
+_LONGEST = 4096  # voxels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,23 @@ class VolumeForm(Form):
     patch: tuple[int, ...] = ()
     window: str = ""
     spacing: tuple[float, ...] = ()
+
+    def check_fields(self) -> None:
+        """The patch, the window and the spacing, too; what is empty is open."""
+        super(VolumeForm, self).check_fields()
+        for name, values in (("patch", self.patch), ("spacing", self.spacing)):
+            if not isinstance(values, tuple) or len(values) not in (0, 3):
+                raise wrong(name, values, "three numbers, or empty")
+        for side in self.patch:
+            check_whole("patch", side, 1, _LONGEST)
+        self.check_sample("patch", *self.patch)
+        for length in self.spacing:
+            check_number("spacing", length, lambda number: number > 0, "numbers above 0")
+        check_type("window", self.window, str, "a window, such as minmax")
+        try:
+            Window.parse(self.window or None)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def sides(self) -> dict[str, Any]:

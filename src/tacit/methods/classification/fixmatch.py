@@ -178,6 +178,15 @@ class FlexMatch(FixMatch):
         # a batch names samples by their positions in the source that this one is a part of
         self.register_buffer("row", rows_of(source), persistent=False)
 
+    def check_state(self) -> None:
+        """Refuse classes of samples, of a checkpoint, that there are not.
+
+        Raises:
+            ValueError: says so.
+        """
+        if not ((self.selected >= -1) & (self.selected < self.classes)).all():
+            raise ValueError("its selected classes of samples are not among the classes")
+
     def match(self, logits: Tensor, target: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The thresholds are those before this batch; then the batch's confident classes are kept."""
         confidence, found = target.softmax(1).max(1)

@@ -56,6 +56,16 @@ class ClusterMemory(nn.Module):
         self.register_buffer("labels", torch.full((heads, samples), IGNORE))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
+    def check_state(self) -> None:
+        """Refuse labels, of a checkpoint, that are no clusters.
+
+        Raises:
+            ValueError: says so.
+        """
+        known = (self.labels >= 0) & (self.labels < self.prototypes.shape[1])
+        if not (known | (self.labels == IGNORE)).all():
+            raise ValueError("its labels of samples name clusters that there are not")
+
     @torch.no_grad()
     def write(self, rows: Tensor, embeddings: Sequence[Tensor]) -> None:
         """Keep embeddings of samples, of all processes. rows: (B,) int64; embeddings: (B, D) of two views.

@@ -26,7 +26,12 @@ class ClassCard(PredictorCard):
         """The classes and the temperature, too."""
         PredictorCard.check(self)
         check_classes(self.classes)
-        check_number("temperature", self.temperature, lambda value: value > 0, "a number above 0")
+        check_number("temperature", self.temperature, _plausible, "a number from 0.001 to 1,000")
+
+
+def _plausible(temperature: float) -> bool:
+    """Whether dividing logits by it leaves numbers; calibration gives 0.05 to 20."""
+    return 1e-3 <= temperature <= 1e3
 
 
 class Classifier(Predictor):

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tacit.batch import Samples
+from tacit.checks import check_number, check_type, is_count
 from tacit.encoders.card import card_of
-from tacit.tasks.predictor import Predictor, PredictorCard, check_number, is_count
+from tacit.tasks.predictor import Predictor, PredictorCard
 from tacit.tasks.values.calibration import COVERAGE
 
 
@@ -65,6 +66,7 @@ class ValueCard(PredictorCard):
             check_number("width", self.width, lambda value: value >= 0, "null or a number of at least 0")
         check_number("coverage", self.coverage, lambda value: 0 < value < 1, "a number between 0 and 1")
         check_number("count", self.count, is_count, "a whole number of at least 0")
+        check_type("reason", self.reason, str, "a text")
 
 
 class Regressor(Predictor):
