@@ -5,8 +5,8 @@ The rules, each our choice:
 - A volume has three axes; a fourth of at most 8 entries are its channels, as the modalities of the Medical
   Segmentation Decathlon are. Longer fourth axes are time points and have no single right reading. Axes of
   one entry beyond the third are dropped.
-- The affine of a NIfTI file is its sform, else its qform, else its spacings, as `nibabel` takes it; its
-  numbers are taken as millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
+- The affine of a NIfTI file is its sform, else its qform, else its spacings (see `placement`); its numbers
+  are taken as millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
   they are, with the spacing of the attribute (or array) `spacing`, else 1 mm.
 - What a file is called does not matter: NIfTI may be compressed or not.
 """
@@ -24,6 +24,7 @@ import numpy as np
 
 from tacit.data.reading import damage_named, read_bytes
 from tacit.data.volume.grid import check_affine
+from tacit.data.volume.placement import place
 from tacit.errors import BadFile, require
 
 NIFTI = (".nii", ".nii.gz")
@@ -41,11 +42,13 @@ class Content(NamedTuple):
 
     voxels: (X, Y, Z) or (X, Y, Z, C), or None. mask: (X, Y, Z) that came with it, or None; both of any
     number type, and as the file has them. affine: (4, 4), None if the file does not place its voxels.
+    notes: what is unusual of that, see `Placed`.
     """
 
     voxels: np.ndarray | None
     mask: np.ndarray | None
     affine: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 def extension_of(name: str) -> str:
@@ -76,7 +79,7 @@ def read_mask(path: Path, name: str) -> Content:
     mask = content.voxels if content.mask is None else content.mask
     if mask is None:
         raise BadFile(name, f"no array called {' or '.join(_MASK)}")
-    return Content(None, mask, content.affine)
+    return Content(None, mask, content.affine, content.notes)
 
 
 def check_labels(name: str, mask: np.ndarray) -> np.ndarray:
@@ -139,17 +142,10 @@ def _read_nifti(name: str, data: bytes, masks: bool) -> Content:
         begin, needed = int(header.get_data_offset()), int(np.prod(shape, dtype=object)) * dtype.itemsize
         if len(raw) < begin + needed:
             raise BadFile(name, f"truncated: {max(len(raw) - begin, 0)} of {needed} bytes of voxels")
-        return Content(header.data_from_fileobj(BytesIO(raw)), None, _affine(name, header))
-
-
-def _affine(name: str, header: Any) -> np.ndarray:
-    spacing = header["pixdim"][1:4]
-    if not header["sform_code"] and not (spacing > 0).all():
-        raise BadFile(name, f"wrong affine: a spacing of {' x '.join(f'{side:g}' for side in spacing)} mm")
-    try:
-        return np.array(header.get_best_affine(), np.float64)
-    except ValueError as error:  # a quaternion that is none
-        raise BadFile(name, f"wrong affine: {error}") from None
+        if len(shape) < 3:  # of a mask, which the volume's shape will refuse
+            return Content(header.data_from_fileobj(BytesIO(raw)), None, None)
+        affine, notes = place(name, header)
+        return Content(header.data_from_fileobj(BytesIO(raw)), None, affine, notes)
 
 
 def _unzipped(name: str, data: bytes) -> bytes:

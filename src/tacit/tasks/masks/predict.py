@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from tacit.data.canvas import OVERLAP, Canvas
+from tacit.data.canvas import OVERLAP, Canvas, Grid
+from tacit.data.lookup import stem_of
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError, escaped
 from tacit.files import csv_line, write_atomically
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.masks.grading import grade_masks
+from tacit.tasks.masks.numbering import Numbering, numbering
 from tacit.tasks.masks.segmenter import Segmenter, canvas_of
 
-Pair = tuple[np.ndarray, np.ndarray, Sequence[float] | None]
+Pair = tuple[np.ndarray, np.ndarray, Grid]
 Rows = list[dict[str, Any]]
 
 
@@ -47,10 +49,10 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     Raises:
         UsageError: masks of unknown classes, or a mask would replace a sample.
     """
-    _check_classes(source, segmenter)
+    numbers, note = _numbering(source, segmenter)
     _check_targets(segmenter, source, asked)
     rows: Rows = []
-    pairs = _write_all(segmenter, source, asked, rows)
+    pairs = _write_all(segmenter, source, asked, rows, numbers)
     first = next(pairs, None)  # None once all masks are written and none is known
     graded = None if first is None else grade_masks(chain([first], pairs), segmenter.card.classes)
     cases = graded.cases if graded else ()
@@ -60,20 +62,18 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     table = table_name(source)
     unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
     _write_table(asked.out / table, rows, segmenter.card.classes, unit)
-    return Predictions(asked.out, len(source), segmenter.card, graded, (), (), f"masks and {table}")
+    notes = (note,) if note else ()
+    return Predictions(asked.out, len(source), segmenter.card, graded, (), notes, f"masks and {table}")
 
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
 
 
-def _check_classes(source: Source, segmenter: Segmenter) -> None:
-    known, found = segmenter.card.classes, source.spec.classes
-    if source.spec.target == "mask" and len(found) > len(known):
-        raise UsageError(
-            f"the masks have values up to {len(found) - 1}, and the run knows 0 to {len(known) - 1} "
-            f"({', '.join(known)}): fix the masks, or pass --labels none"
-        )
+def _numbering(source: Source, segmenter: Segmenter) -> Numbering:
+    if source.spec.target != "mask":
+        return Numbering(np.empty(0, np.int64))
+    return numbering(source.spec.classes, segmenter.card.classes, source.mask_values)
 
 
 def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
@@ -98,8 +98,13 @@ def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
             raise UsageError(f"the mask of {name} would replace {path}: choose another --out")
 
 
-def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -> Iterator[Pair]:
-    """Writes each mask as soon as it is there; yields predicted, true, spacing where the mask is known."""
+def _write_all(
+    segmenter: Segmenter, source: Source, asked: Asked, rows: Rows, numbers: np.ndarray
+) -> Iterator[Pair]:
+    """Writes each mask as soon as it is there; yields predicted, true, spacing where the mask is known.
+
+    numbers: see `Numbering`.
+    """
     overlap = OVERLAP if asked.overlap is None else asked.overlap
     for i, name in enumerate(source.names):
         canvas = canvas_of(segmenter.encoder, source, i)
@@ -111,13 +116,13 @@ def _write_all(segmenter: Segmenter, source: Source, asked: Asked, rows: Rows) -
         measured = _measured(mask, confidence, canvas, segmenter.card.classes)
         rows.append({"known": known, "file": name, "mask": target, **measured})
         if known:
-            yield mask, canvas.mask(), canvas.spacing
+            yield mask, numbers[canvas.mask()], canvas.grid
 
 
 def _target(name: str, canvas: Canvas) -> str:
     """The mask's path below the folder, for a sample of this name, as it stands in the table."""
-    name = escaped(name)
-    return f"{name.removesuffix('.gz').rpartition('.')[0] or name}{canvas.ending}"
+    folder, slash, file = escaped(name).rpartition("/")
+    return f"{folder}{slash}{stem_of(file)}{canvas.ending}"
 
 
 def _measured(
