@@ -3,47 +3,58 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from torch import nn
 
 from tacit.data.open import open_source
 from tacit.data.source import Source, Spec
 from tacit.data.volume.canvas import VolumeCanvas
 from tacit.errors import UsageError
-from tacit.tasks.masks.predict import _numbers, _target
+from tacit.tasks.masks.numbering import numbering
+from tacit.tasks.masks.predict import _numbering, _target
+from tacit.tasks.masks.segmenter import MaskCard, Segmenter
 
 NAMED = ("background", "liver", "spleen")
 
 
-def masks(*classes):
-    return Source(Spec("volume", (1, 8, 8, 8), classes, "mask"), ["a"], np.zeros(1, np.int64))
+def numbered(classes, known):
+    return numbering(classes, known, range(len(classes)))
 
 
 def test_classes_are_matched_by_name():
-    numbers, said = _numbers(masks("background", "spleen", "liver"), NAMED)
+    numbers, note = numbered(("background", "spleen", "liver"), NAMED)
     assert numbers.tolist() == [0, 2, 1]
-    assert said == ("classes are matched by name: in the run, spleen 1 is 2, liver 2 is 1",)
+    assert note == (
+        "classes are matched by name: spleen is 1 in the data and 2 in the run, liver is 2 in the data and 1 "
+        "in the run"
+    )
 
 
 @pytest.mark.parametrize("classes", [NAMED, ("background", "liver"), ("background", "1", "2"), ()])
 def test_the_same_or_no_names_are_taken_by_number(classes):
-    numbers, said = _numbers(masks(*classes), NAMED)
-    assert numbers[: len(classes)].tolist() == list(range(len(classes)))
-    assert said == ()
+    numbers, note = numbered(classes, NAMED)
+    assert numbers.tolist() == list(range(len(classes)))
+    assert note.startswith("the data's classes have no names") == ("liver" not in classes)
 
 
 def test_names_of_a_run_without_any_are_taken_by_number():
-    assert _numbers(masks(*NAMED), ("background", "1", "2"))[1] == ()
+    numbers, note = numbered(NAMED, ("background", "1", "2"))
+    assert numbers.tolist() == [0, 1, 2]
+    assert note.startswith("the run's classes have no names: values are taken as the data numbers them (0 b")
 
 
 @pytest.mark.parametrize(
     "classes", [("background", "kidney"), ("background", "liver", "kidney"), (*NAMED, "gall")]
 )
 def test_a_class_that_the_run_does_not_know_is_refused(classes):
-    with pytest.raises(UsageError, match=f"the masks have the class '{classes[-1]}', and the run knows"):
-        _numbers(masks(*classes), NAMED)
+    with pytest.raises(UsageError, match=f"the masks have the class '{classes[-1]}' .*the run does not know"):
+        numbered(classes, NAMED)
 
 
 def test_labels_that_are_no_masks_have_no_classes_here():
-    assert _numbers(Source(Spec("volume", (1, 8, 8, 8), ("x",)), ["a"]), NAMED)[1] == ()
+    source = Source(Spec("volume", (1, 8, 8, 8), ("x",)), ["a"])
+    segmenter = Segmenter(nn.Identity(), nn.Identity(), MaskCard(classes=NAMED))
+    numbers, note = _numbering(source, segmenter)
+    assert (numbers.size, note) == (0, "")
 
 
 def test_millilitres_of_a_sheared_voxel(tmp_path):

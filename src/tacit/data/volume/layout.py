@@ -52,7 +52,7 @@ class VolumeFile(NamedTuple):
         assert content.voxels is not None
         affine = np.eye(4) if content.affine is None else content.affine
         if self.mask is None:
-            return Loaded(content.voxels, affine, content.mask)
+            return Loaded(content.voxels, affine, content.mask, notes=content.notes)
         if content.mask is not None:
             raise BadFile(self.name, f"it holds a mask, and {self.mask.name} is another: remove one of them")
         try:
@@ -61,7 +61,8 @@ class VolumeFile(NamedTuple):
                 check_affine(self.name, apart.affine)
         except BadFile as bad:
             raise BadFile(self.name, f"its mask {self.mask.name}: {bad.reason}") from None
-        return Loaded(content.voxels, affine, apart.mask, apart.affine)
+        of_mask = (f"a mask with {note}" for note in apart.notes if note not in content.notes)
+        return Loaded(content.voxels, affine, apart.mask, apart.affine, (*content.notes, *of_mask))
 
 
 @dataclass

@@ -34,7 +34,7 @@ from tacit.data.volume.windows import Range
 from tacit.errors import BadFile, TacitError
 from tacit.files import replacing, write_atomically
 
-FORMAT = 1  # raised whenever the same files would give other voxels, or the store another content
+FORMAT = 2  # raised whenever the same files would give other voxels, or the store another content
 _ABANDONED = 24 * 3600.0  # seconds after which an unfinished file is swept away
 _COMPACT = (np.uint8, np.int16, np.uint16, np.int32)
 
@@ -43,13 +43,15 @@ class Loaded(NamedTuple):
     """A volume as its files have it.
 
     voxels: (X, Y, Z) or (X, Y, Z, C), checked. affine: (4, 4). mask: (X, Y, Z) or None, not checked.
-    mask_affine: of a mask that is a file of its own and says where it lies.
+    mask_affine: of a mask that is a file of its own and says where it lies. notes: what is unusual of the
+    files.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     mask: np.ndarray | None = None
     mask_affine: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Case(Protocol):
@@ -77,7 +79,8 @@ class Facts:
     shape: (C, X, Y, Z) on the working grid. affine: 4 x 4 of that grid. factor: see `Resolution`.
     origin_shape, origin_affine: the grid of the file. values: see `Range`, 4 x C. peaks: the largest value
     of each axial slice, C x Z. labels: the values that the mask holds, ascending; None without a mask.
-    digest: of the voxels, the grid and the mask before resampling.
+    digest: of the voxels, the grid and the mask before resampling. notes: what is unusual of the file.
+    distinct: how many values the voxels have, if these are whole numbers from 0 to 255; else 0.
     """
 
     shape: list[int]
@@ -89,6 +92,8 @@ class Facts:
     peaks: list[list[float]]
     labels: list[int] | None
     digest: str
+    notes: list[str]
+    distinct: int
 
 
 class Stored(NamedTuple):
@@ -243,6 +248,7 @@ def decode(case: Case, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, n
     channels = compact(name, turned[None] if turned.ndim == 3 else np.moveaxis(turned, 3, 0))
     mask = _canonical_mask(name, loaded, affine)
     digest = _digest(channels, affine + 0.0, mask)  # no -0.0
+    distinct = _distinct(channels)
     resolution = Resolution.between(spacing_of(affine), spacing)
     if resolution.changes:
         channels = np.stack([resolution.linear(channel) for channel in channels])
@@ -258,6 +264,8 @@ def decode(case: Case, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, n
         peaks=channels.max((1, 2)).astype(np.float64).tolist(),
         labels=None if mask is None else np.unique(mask.ravel(order="K")).tolist(),
         digest=digest,
+        notes=list(loaded.notes),
+        distinct=distinct,
     )
     return channels, mask, facts
 
@@ -289,6 +297,13 @@ def compact(name: str, voxels: np.ndarray) -> np.ndarray:
     if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
         raise BadFile(name, f"voxels from {low:g} to {high:g}: they do not fit into 32 bits")
     return voxels.astype(np.float32, copy=False)
+
+
+def _distinct(voxels: np.ndarray) -> int:
+    """See `Facts`; uint8 is what `compact` makes of whole numbers from 0 to 255."""
+    if voxels.dtype != np.uint8:
+        return 0
+    return int((np.bincount(voxels.ravel(order="K"), minlength=256) > 0).sum())
 
 
 def _digest(voxels: np.ndarray, affine: np.ndarray, mask: np.ndarray | None) -> str:
