@@ -62,7 +62,7 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     table = table_name(source)
     unit = canvas_of(segmenter.encoder, source, 0).unit if len(source) else ""
     _write_table(asked.out / table, rows, segmenter.card.classes, unit)
-    notes = (note,) if note else ()
+    notes = (f"note: {note}",) if note else ()
     return Predictions(asked.out, len(source), segmenter.card, graded, (), notes, f"masks and {table}")
 
 
