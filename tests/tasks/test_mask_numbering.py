@@ -68,8 +68,8 @@ def test_swapped_numbers_are_graded_by_name(tmp_path):
     found = graded(data, tmp_path / "out")
     assert found.grades.dice == (1.0, 1.0)
     assert found.notes == (
-        "classes are matched by name: spleen is 1 in the data and 2 in the run, liver is 2 in the data and 1 "
-        "in the run",
+        "note: classes are matched by name: spleen is 1 in the data and 2 in the run, liver is 2 in the data "
+        "and 1 in the run",
     )
     (row,) = csv.DictReader((tmp_path / "out" / "volumes.csv").open())
     assert (row["dice_liver"], row["dice_spleen"]) == ("1.0000", "1.0000")

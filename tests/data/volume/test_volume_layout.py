@@ -31,11 +31,11 @@ def pairs(folder, masks=None):
 
 def test_a_suffix_that_is_not_known_is_said(tmp_path):
     write(tmp_path, "case1.nii.gz", "case1_roi.nii.gz", "case2.nii.gz")
-    (note,) = lay_out(tmp_path).notes
+    (note,) = lay_out(tmp_path).doubts.values()
     assert note.startswith(
-        "case1_roi.nii.gz is taken for a volume: if it is the mask of case1, let it end in _seg"
+        "case1_roi.nii.gz is taken for a volume: if it is the mask of case1.nii.gz, let it end in _seg"
     )
-    assert lay_out(write(tmp_path / "other", "case_1.nii", "case_2.nii")).notes == ()
+    assert lay_out(write(tmp_path / "other", "case_1.nii", "case_2.nii")).doubts == {}
 
 
 def splits(folder):

@@ -35,6 +35,7 @@ from tacit.errors import BadFile, TacitError
 from tacit.files import replacing, write_atomically
 
 FORMAT = 2  # raised whenever the same files would give other voxels, or the store another content
+_MANY = 100  # values of voxels after which no more are counted
 _ABANDONED = 24 * 3600.0  # seconds after which an unfinished file is swept away
 _COMPACT = (np.uint8, np.int16, np.uint16, np.int32)
 
@@ -80,7 +81,7 @@ class Facts:
     origin_shape, origin_affine: the grid of the file. values: see `Range`, 4 x C. peaks: the largest value
     of each axial slice, C x Z. labels: the values that the mask holds, ascending; None without a mask.
     digest: of the voxels, the grid and the mask before resampling. notes: what is unusual of the file.
-    distinct: how many values the voxels have, if these are whole numbers from 0 to 255; else 0.
+    distinct: how many values the voxels have, counted up to about 100; 0 if they are no whole numbers.
     """
 
     shape: list[int]
@@ -287,23 +288,38 @@ def compact(name: str, voxels: np.ndarray) -> np.ndarray:
     """Voxels in the smallest of uint8, int16, uint16, int32 and float32 that loses nothing of float32.
 
     Raises:
-        BadFile: numbers beyond those of float32.
+        BadFile: numbers beyond those of float32, or nearly equal ones that it cannot tell apart.
     """
     low, high = voxels.min(), voxels.max()
+    _check_range(name, float(low), float(high))
     if voxels.dtype.kind != "f" or np.array_equal(voxels, np.rint(voxels)):
         for kind in _COMPACT:
             if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
                 return voxels.astype(kind, copy=False)
-    if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
-        raise BadFile(name, f"voxels from {low:g} to {high:g}: they do not fit into 32 bits")
     return voxels.astype(np.float32, copy=False)
 
 
+def _check_range(name: str, low: float, high: float) -> None:
+    """Whether float32 holds such voxels, and at least 256 values between the lowest and the highest."""
+    largest = max(abs(low), abs(high))
+    if largest > float(np.finfo(np.float32).max):
+        raise BadFile(name, f"voxels from {low:g} to {high:g}: they do not fit into 32 bits")
+    if high - low < 256 * float(np.spacing(np.float32(largest))):
+        raise BadFile(
+            name, f"voxels from {low:.9g} to {high:.9g}: 32 bits cannot tell them apart; subtract an offset"
+        )
+
+
 def _distinct(voxels: np.ndarray) -> int:
-    """See `Facts`; uint8 is what `compact` makes of whole numbers from 0 to 255."""
-    if voxels.dtype != np.uint8:
+    """See `Facts`. Slice by slice, because nearly all volumes show many values in the first."""
+    if voxels.dtype.kind == "f":
         return 0
-    return int((np.bincount(voxels.ravel(order="K"), minlength=256) > 0).sum())
+    seen = np.empty(0, voxels.dtype)
+    for part in np.moveaxis(voxels, -1, 0):
+        seen = np.union1d(seen, part)
+        if len(seen) > _MANY:
+            break
+    return len(seen)
 
 
 def _digest(voxels: np.ndarray, affine: np.ndarray, mask: np.ndarray | None) -> str:

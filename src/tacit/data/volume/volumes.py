@@ -18,7 +18,8 @@ from tacit.data.options import Options
 from tacit.data.reading import fingerprint_of
 from tacit.data.source import UNLABELLED, Skipped, Source, Spec, Subset
 from tacit.data.volume.layout import lay_out
-from tacit.data.volume.notes import geometry_notes
+from tacit.data.volume.mistaken import taken_for_volumes
+from tacit.data.volume.notes import empty_classes, few_values, geometry_notes
 from tacit.data.volume.options import VolumeOptions
 from tacit.data.volume.store import Case, Stored, store_volumes
 from tacit.data.volume.volume import Volume, VolumeSample
@@ -139,23 +140,29 @@ def open_volumes(folder: Path, options: Options, wishes: VolumeOptions) -> Volum
     layout = lay_out(folder, wishes.masks, options.folders)
     if layout.bad and options.on_bad_file == "stop":
         raise BadFile(*layout.bad[0])
-    source = collect(layout.cases, options, wishes, layout.classes)
+    source = collect(layout.cases, options, wishes, layout.classes, layout.ignored)
     at = {name: i for i, name in enumerate(source.names)}
     for split, positions in layout.splits.items():
         kept = [at[name] for i in positions if (name := layout.cases[int(i)].name) in at]
         if kept:
             source.splits[split] = np.array(kept, np.int64)
     source.skipped = (*layout.bad, *source.skipped)
-    source.notes = (*layout.notes, *source.notes)
+    doubts = [why for name, why in layout.doubts.items() if name in at]
+    source.notes = (*layout.notes, *doubts[:1], *source.notes)
     return source
 
 
 def collect(
-    cases: Sequence[Case], options: Options, wishes: VolumeOptions, named: Mapping[int, str] | None = None
+    cases: Sequence[Case],
+    options: Options,
+    wishes: VolumeOptions,
+    named: Mapping[int, str] | None = None,
+    ignored: int | None = None,
 ) -> Volumes:
     """These volumes decoded, as a source.
 
-    named: names of the classes by label value, if these are known.
+    named: names of the classes by label value, if these are known. ignored: the value of voxels that nobody
+        labelled.
 
     Raises:
         BadFile: one cannot be used and `on_bad_file` is "stop".
@@ -166,8 +173,17 @@ def collect(
     channels = options.channels or _most_common(found)
     kept: list[tuple[str, Stored]] = []
     skipped: list[Skipped] = []
+    distinct = {
+        case.name: stored.facts.distinct
+        for case, stored in zip(cases, found, strict=True)
+        if not isinstance(stored, BadFile)
+    }
+    mistaken, doubtful = taken_for_volumes(distinct)
     for case, stored in zip(cases, found, strict=True):
-        reason = stored.reason if isinstance(stored, BadFile) else _unfit(stored, channels, window, named)
+        if isinstance(stored, BadFile):
+            reason = stored.reason
+        else:
+            reason = mistaken.get(case.name) or _unfit(stored, channels, window, named, ignored)
         if not reason:
             assert not isinstance(stored, BadFile)
             kept.append((case.name, stored))
@@ -187,7 +203,7 @@ def collect(
         classes=_classes(volumes, named or {}),
         skipped=skipped,
     )
-    source.notes = geometry_notes(names, volumes)
+    source.notes = (*few_values(doubtful), *empty_classes(source), *geometry_notes(names, volumes))
     return source
 
 
@@ -210,13 +226,20 @@ def _most_common(found: Sequence[Stored | BadFile]) -> int:
     return counts.most_common(1)[0][0] if counts else 1
 
 
-def _unfit(stored: Stored, channels: int, window: Window, named: Mapping[int, str] | None) -> str:
+def _unfit(
+    stored: Stored, channels: int, window: Window, named: Mapping[int, str] | None, ignored: int | None
+) -> str:
     """Why a volume that could be decoded does not go with the others; "" if it does."""
     facts = stored.facts
     if facts.shape[0] != channels:
         return f"{facts.shape[0]} channels (volumes along the fourth axis) where {channels} are wanted"
     if reason := window.shows_nothing(stored.values):
         return reason
+    if ignored is not None and ignored in (facts.labels or ()):
+        return (
+            f"its mask holds {ignored}, which dataset.json calls 'ignore': voxels that nobody labelled are "
+            "not supported"
+        )
     unknown = [value for value in facts.labels or () if named and value not in named]
     if unknown:
         known = ", ".join(map(str, sorted(named or ())))

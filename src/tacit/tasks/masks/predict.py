@@ -54,7 +54,7 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     """
     numbers, note = _numbering(source, segmenter)
     with owning(asked.folder):
-        return _write_folder(segmenter, source, asked, numbers, (note,) if note else ())
+        return _write_folder(segmenter, source, asked, numbers, (f"note: {note}",) if note else ())
 
 
 def _write_folder(
