@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import save
@@ -17,14 +18,19 @@ from tacit.untrusted import first_line, read_json
 WEIGHTS, CARD = "encoder.safetensors", "encoder.json"
 
 
-def save_encoder(encoder: nn.Module, folder: Path) -> None:
-    """Write weights and card into `folder`; each file appears whole or not at all."""
+def save_encoder(encoder: nn.Module, folder: Path, load: Sequence[str] = ()) -> None:
+    """Write weights and card into `folder`; each file appears whole or not at all.
+
+    load: lines of Python that load the weights without us; they stand in the card's file, under `load`.
+    """
     # a clone each: safetensors refuses tensors that share memory, as tied weights do
     state = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in encoder.state_dict().items()
     }
     write_atomically(folder / WEIGHTS, save(state))
-    write_atomically(folder / CARD, json.dumps(card_of(encoder).as_json(), indent=2).encode())
+    write_atomically(
+        folder / CARD, json.dumps({**card_of(encoder).as_json(), "load": list(load)}, indent=2).encode()
+    )
 
 
 def load_card(folder: Path) -> EncoderCard:

@@ -34,6 +34,7 @@ from tacit.data.form import form_class
 from tacit.encoders.allowance import Allowance
 from tacit.encoders.card import EncoderCard, card_of, with_card
 from tacit.encoders.convnet import ConvNet
+from tacit.encoders.loading import loading_lines
 from tacit.encoders.monai_nets import MonaiNet
 from tacit.encoders.pyramid import GIVE_MAPS
 from tacit.encoders.saved import CARD, WEIGHTS, load_card
@@ -98,7 +99,7 @@ def build_encoder(
     parsed = Spec.parse(spec)
     with seeded(Rng.of(seed)("encoder")):
         model, pretrained = _build(parsed, channels, size, patch, twin)
-        own_size = size or (max(patch) if patch else _own_size(model))
+        own_size = size or (max(patch) if patch else fixed_size(spec) or _own_size(model))
         small = own_size <= SMALL and has_small_form(model) if small_input is None else small_input
         if small:
             make_small_input(model)
@@ -125,7 +126,8 @@ def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
     card, path = load_card(folder), folder / WEIGHTS
     if not card.spec:
         raise UsageError(
-            f"'{folder}' was learned into a module of your own: build it, then load {WEIGHTS} into it"
+            f"'{folder}' was learned into a module of your own: build it, and pass it to "
+            "tacit.Run(folder).encoder(module)"
         )
     try:
         header = read_header(path)
@@ -139,6 +141,24 @@ def load_encoder(folder: Path, *, random_seed: int | None = None) -> nn.Module:
         raise TacitError(f"{path} is damaged or of another model: {first_line(error)}") from None
     with_card(encoder, replace(card, learned=random_seed is None))
     return encoder.eval()
+
+
+def fill_module(module: nn.Module, folder: Path) -> nn.Module:
+    """Give the weights of a run to a module of the user's own, with the run's card; in eval mode.
+
+    Raises:
+        UsageError: no run. TacitError: weights that are damaged or of another module.
+    """
+    folder = Path(folder)
+    card, path = load_card(folder), folder / WEIGHTS
+    try:
+        check_header(read_header(path), module)
+        fill(module, read_weights(path))
+    except FileNotFoundError:
+        raise TacitError(f"'{folder}' has lost its {WEIGHTS}") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise TacitError(f"{path} does not fit the {type(module).__name__}: {first_line(error)}") from None
+    return with_card(module, card).eval()
 
 
 def _described(card: EncoderCard, folder: Path, header: Header, seed: int) -> nn.Module:
@@ -160,6 +180,12 @@ def _described(card: EncoderCard, folder: Path, header: Header, seed: int) -> nn
         if given not in (own, None):
             raise TacitError(f"{folder / CARD} is damaged: its {name} is {own}, and its spec gives {given}")
     return encoder
+
+
+def how_to_load(card: EncoderCard) -> list[str]:
+    """Lines of Python that load a saved encoder without us, where that can be."""
+    fixed = fixed_size(card.spec) if card.spec else None
+    return loading_lines(card, **({"img_size": card.form.sides["size"]} if fixed else {}))
 
 
 def fixed_size(spec: str) -> int | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
-from tacit.encoders.card import card_of
+from tacit.encoders.card import card_of, with_card
 from tacit.encoders.saved import save_encoder
+from tacit.encoders.zoo import how_to_load
 from tacit.methods.base import Method
 from tacit.methods.registry import baseline_of
 from tacit.report.page import write_report
@@ -54,7 +56,9 @@ def finish(
         if teaching is not None or scores:
             summary.save(run.folder)
         write_report(run.folder)
-        save_encoder(method.encoder, run.folder)  # last: its card says that the run is finished
+        card = replace(card_of(method.encoder), learned=True)
+        # last: its card says that the run is finished
+        save_encoder(with_card(method.encoder, card), run.folder, how_to_load(card))
     return summary
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from tacit import __version__
 from tacit.data.source import Skipped
-from tacit.encoders.zoo import load_encoder
+from tacit.encoders.zoo import fill_module, load_encoder
 from tacit.errors import TacitError, UsageError
 from tacit.files import csv_line, write_atomically
 from tacit.report.files import check_settings, read_rows
@@ -121,9 +121,16 @@ class Run:
         except ValueError as error:
             raise TacitError(f"{self.settings_file} is damaged: {first_line(error)}") from None
 
-    def encoder(self) -> nn.Module:
-        """What the run has learned, in eval mode."""
-        return load_encoder(self.folder)
+    def encoder(self, module: nn.Module | None = None) -> nn.Module:
+        """What the run has learned, in eval mode.
+
+        module: one of your own, built as the one that learned was; it gets the weights, and is returned.
+
+        Raises:
+            UsageError: the run learned into a module of your own, and none is given.
+            TacitError: weights that are damaged or do not fit.
+        """
+        return load_encoder(self.folder) if module is None else fill_module(module, self.folder)
 
     def metrics(self) -> list[dict[str, str]]:
         """The rows of `metrics.csv`.
