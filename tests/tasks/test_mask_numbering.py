@@ -9,6 +9,7 @@ from torch import nn
 
 from tacit.data.open import open_source
 from tacit.data.understood import understood
+from tacit.data.volume.canvas import VolumeCanvas
 from tacit.data.volume.form import VolumeForm
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.errors import UsageError
@@ -153,3 +154,17 @@ def test_millilitres_and_distances_of_sheared_grids(tmp_path):
         "these; millilitres and distances are true",
     )
     assert understood(source)[-1].startswith("note: images/a.nii.gz has axes")
+
+
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0)])
+def test_the_millilitres_of_a_box_are_those_of_its_edges(tmp_path, spacing):
+    """Edges of 15, 10.8 and 16 mm, two of them at 65 degrees; also where voxels are sampled again."""
+    sheared = AFFINE.copy()
+    sheared[1, 2], sheared[2, 2] = -2 * np.sin(np.deg2rad(25)), 2 * np.cos(np.deg2rad(25))
+    volume = open_source(folder(tmp_path / "a", affine=sheared), spacing=spacing).volume(0)
+    canvas = VolumeCanvas(volume, (8, 8, 8))
+    millilitres = 15 * 10.8 * 16 * np.cos(np.deg2rad(25)) / 1000
+    assert np.prod(canvas.shape) * canvas.element == pytest.approx(millilitres, rel=0.02)  # whole voxels
+    assert np.shape(canvas.grid) == (3, 3)
+    upright = open_source(folder(tmp_path / "b", name="b.nii.gz")).volume(0)
+    assert VolumeCanvas(upright, (8, 8, 8)).grid == upright.spacing

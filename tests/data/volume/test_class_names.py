@@ -69,6 +69,7 @@ def test_tables_further_down(tmp_path):
     source = open_source(tmp_path)
     assert source.spec.classes == ("background", "a", "b")
     assert source.notes == ("class names are those of train/dataset.json",)
+    assert source.understood == "3 of 4 volumes have a mask of 0 background, 1 a, 2 b"
     written(decathlon(tmp_path / "test"), {"background": 0, "b": 1, "a": 2})
     with pytest.raises(UsageError, match=r"test/dataset\.json and .*train/dataset\.json give other names"):
         open_source(tmp_path)
