@@ -105,15 +105,15 @@ def read_text(path: str | os.PathLike[str], limit: int, encoding: str = "utf-8")
     return read_bytes(path, limit).decode(encoding)
 
 
-def read_json(path: str | os.PathLike[str], limit: int = CARD_LIMIT) -> Any:
+def read_json(path: str | os.PathLike[str], limit: int = CARD_LIMIT, encoding: str = "utf-8") -> Any:
     """The values in a JSON file; numbers can be NaN and infinite.
 
     Raises:
         OSError: as `open_file`.
-        ValueError: it is too large, nested too deeply, or not JSON.
+        ValueError: it is too large, nested too deeply, not in this encoding, or not JSON.
     """
     try:
-        return json.loads(read_text(path, limit))
+        return json.loads(read_text(path, limit, encoding))
     except RecursionError as error:
         raise ValueError(f"it is nested too deeply: {first_line(error)}") from None
 

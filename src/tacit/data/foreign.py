@@ -14,18 +14,28 @@ _HOW = {
     ".img": "Analyze or NIfTI pairs: save each as one .nii.gz with nibabel",
     ".mnc": "MINC: convert them with mnc2nii, or nibabel",
 }
-_LOOKED_AT = 50  # files that are opened to find DICOM without an extension
+_HOW |= {f"{extension}.gz": how for extension, how in _HOW.items()}
+_LOOKED_AT = 50  # files that are looked at to find DICOM without an extension, and pairs in .gz
+
+
+def extension_in_full(name: str) -> str:
+    """A file's extension in lower case, that before `.gz` with it: `.img.gz`; empty if it has none."""
+    stem, extension = os.path.splitext(name)
+    if extension.lower() != ".gz":
+        return extension.lower()
+    inner = os.path.splitext(stem)[1].lower()
+    return f"{inner}.gz" if inner in _HOW else ".gz"
 
 
 def how_to_read(others: Mapping[str, int], folder: Path | None = None) -> str:
     """What to do about the first kind of these files that is known; empty if none is.
 
     others: numbers of files by extension, in lower case. folder: where those without an extension are looked
-    at, because DICOM files often have none.
+    at, because DICOM files often have none, and the whole names of those in .gz.
     """
     found = next((_HOW[extension] for extension in others if extension in _HOW), "")
-    if not found and folder is not None and any(not ext or ext[1:].isdigit() for ext in others):
-        found = _HOW[".dcm"] if _is_dicom(folder) else ""
+    if not found and folder is not None and any(ext in ("", ".gz") or ext[1:].isdigit() for ext in others):
+        return _how_to_read_some(folder)
     return found
 
 
@@ -38,13 +48,19 @@ def left_unread(others: Mapping[str, int]) -> str:
     return f"{counts} not read ({how_to_read(known)})"
 
 
-def _is_dicom(folder: Path) -> bool:
+def _how_to_read_some(folder: Path) -> str:
     paths = (Path(place) / name for place, _, names in os.walk(folder) for name in sorted(names))
     for path in islice((path for path in paths if path.is_file()), _LOOKED_AT):
-        try:
-            with path.open("rb") as file:
-                if file.read(132)[128:] == b"DICM":
-                    return True
-        except OSError:
-            continue
-    return False
+        if (kind := extension_in_full(path.name)) in _HOW:
+            return _HOW[kind]
+        if _is_dicom(path):
+            return _HOW[".dcm"]
+    return ""
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from tacit.data.beside import Beside
 from tacit.data.check import check_source
+from tacit.data.foreign import extension_in_full, how_to_read
 from tacit.data.memory import Data, Held, taken
 from tacit.data.options import LARGEST_AUTOMATIC, Options
 from tacit.data.source import Source
@@ -174,9 +175,10 @@ def _read(where: Where, options: Options, words: Mapping[str, Any]) -> Source:
     for kind, other in own_wings().items():
         if path.name.lower().endswith(other.extensions()):
             raise UsageError(f"{path} is one {kind}: open the folder that it lies in ({path.parent})")
+    how = how_to_read({extension_in_full(path.name): 1})
     raise UsageError(
         f"{path} is nothing that is read: a folder of images or volumes, an .npz archive, hf:NAME, "
-        f"or one of {', '.join(_names())}"
+        f"or one of {', '.join(_names())}{f'; {how}' if how else ''}"
     )
 
 

@@ -1,9 +1,10 @@
 """Class names in `dataset.json` as a Decathlon, nnU-Net and others write them."""
 
 import json
+import os
 
 import pytest
-from scans import decathlon
+from scans import classes, decathlon, save, scan
 
 from tacit.data.open import open_source
 from tacit.data.volume.class_names import ClassNames, read_class_names
@@ -40,6 +41,9 @@ def test_ways_to_write_them(tmp_path, labels, names):
         ({"0": "background", "-1": "void"}, "void is -1"),
         ({"0": "liver", "1": "Background"}, "the background is 1: it must be 0"),
         ({"a": 1, "b": 1}, "names must be there and differ"),
+        ({"background": 0, "a": True}, "True is not a whole number"),
+        ({"0": "background", "1": None}, "names must be texts"),
+        ({"background": 0, "whole": [1, 2], "core": "two"}, "'two' is not a whole number"),
     ],
 )
 def test_what_cannot_be_meant(tmp_path, labels, told):
@@ -52,6 +56,35 @@ def test_regions_are_said(tmp_path):
     assert found.names == {}
     assert found.notes == (
         "dataset.json names regions (whole of 1, 2): the values of the masks are learned, without names",
+    )
+
+
+def test_regions_beside_voxels_that_nobody_labelled(tmp_path):
+    written(decathlon(tmp_path), {"background": 0, "whole": [1, 2], "core": [1, 3], "ignore": 2})
+    assert read_class_names(tmp_path).ignored == 2
+    with pytest.raises(BadFile, match=r"its mask holds 2, which dataset\.json calls 'ignore'"):
+        open_source(tmp_path)
+
+
+def test_a_table_that_is_nested_deeply_is_one_line(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"labels": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(UsageError, match=r"its labels cannot be read \(it is nested too deeply") as caught:
+        read_class_names(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "dataset.json")
+    with pytest.raises(UsageError, match=r"its labels cannot be read .*a pipe"):
+        read_class_names(tmp_path, ["a/dataset.json"])
+
+
+def test_masks_without_background_are_said(tmp_path):
+    save(tmp_path / "a.nii", scan())
+    save(tmp_path / "a_seg.nii", classes() + 1)
+    assert open_source(tmp_path).notes == (
+        "no mask holds 0, which is the background: 1 is learned as a structure",
     )
 
 

@@ -141,6 +141,7 @@ def test_files_that_are_not_read_are_named(tmp_path):
         (["s/1.dcm", "s/2.dcm"], r"2 files, all \.dcm; DICOM: convert each series with dcm2niix"),
         (["a.hdr", "a.img"], r"1 \.img.*Analyze or NIfTI pairs: save each as one \.nii\.gz"),
         (["a.mhd", "a.raw"], "SimpleITK"),
+        (["a.img.gz", "a.hdr.gz"], r"2 files, all \.gz; Analyze or NIfTI pairs"),
     ],
 )
 def test_folders_of_other_kinds_say_what_to_do(tmp_path, names, told):
@@ -150,6 +151,32 @@ def test_folders_of_other_kinds_say_what_to_do(tmp_path, names, told):
     with pytest.raises(UsageError, match=told) as caught:
         open_source(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("x.nrrd", "SimpleITK"), ("X.DCM", "dcm2niix"), ("x.mgz", "mri_convert"), ("x.img.gz", "Analyze")],
+)
+def test_a_file_of_another_kind_says_what_to_do(tmp_path, name, told):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UsageError, match=f"{name} is nothing that is read: .*; .*{told}"):
+        open_source(tmp_path / name)
+
+
+def test_files_in_gz_beside_volumes_are_named(tmp_path):
+    save(tmp_path / "x.nii", scan())
+    (tmp_path / "y.img.gz").write_bytes(b"x")
+    (tmp_path / "notes.txt.gz").write_bytes(b"x")
+    assert open_source(tmp_path).notes == (
+        "1 .img.gz not read (Analyze or NIfTI pairs: save each as one .nii.gz with nibabel)",
+    )
+
+
+def test_an_analyze_header_is_named(tmp_path):
+    nib.save(nib.AnalyzeImage(scan(), np.eye(4)), tmp_path / "y.img")
+    (tmp_path / "y.hdr").rename(tmp_path / "y.nii")
+    with pytest.raises(BadFile, match=r"y\.nii: the header of a \.hdr and \.img pair"):
+        open_source(tmp_path)
 
 
 def test_dicom_without_an_extension(tmp_path):

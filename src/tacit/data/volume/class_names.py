@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tacit.data.volume.files import LARGEST_LABEL
 from tacit.errors import UsageError
+from tacit.untrusted import read_json
 
 TABLE = "dataset.json"
 _IGNORE = "ignore"
@@ -51,8 +51,7 @@ def read_class_names(folder: Path, deeper: Sequence[str] = ()) -> ClassNames:
 
 def _read(path: Path) -> ClassNames:
     try:
-        labels = json.loads(path.read_text(encoding="utf-8-sig")).get("labels", {})
-        return _names(labels)
+        return _names(read_json(path, encoding="utf-8-sig").get("labels", {}))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         cause = str(error).splitlines()[0]
         raise UsageError(f"{path}: its labels cannot be read ({cause}); fix or remove it") from None
@@ -67,23 +66,36 @@ def _names(labels: Any) -> ClassNames:
     if isinstance(labels, list):
         labels = {str(value): name for value, name in enumerate(labels)}
     labels = {key: value[0] if _is_one(value) else value for key, value in labels.items()}
-    regions = {key: value for key, value in labels.items() if isinstance(value, list)}
-    if regions:
-        listed = "; ".join(f"{name} of {', '.join(map(str, of))}" for name, of in list(regions.items())[:4])
-        return ClassNames(
-            {},
-            notes=(f"{TABLE} names regions ({listed}): the values of the masks are learned, without names",),
-        )
+    if any(isinstance(value, list) for value in labels.values()):
+        return _regions(labels)
     named = _by_value(labels)
     if len(set(named.values())) < len(labels) or "" in named.values():
         raise ValueError("names must be there and differ")
-    ignored = next((value for value, name in named.items() if name.lower() == _IGNORE), None)
-    if ignored is not None:
-        del named[ignored]
+    ignored = _take_ignored(named)
     _check(named)
     if named:
         named.setdefault(0, "background")
     return ClassNames(named, ignored)
+
+
+def _regions(labels: Mapping[str, Any]) -> ClassNames:
+    """Of unions of classes, which give no names to the classes; `ignore` is a value all the same."""
+    regions = [(name, value) for name, value in labels.items() if isinstance(value, list)]
+    listed = "; ".join(f"{name} of {', '.join(map(str, values))}" for name, values in regions[:4])
+    single = {name: value for name, value in labels.items() if not isinstance(value, list)}
+    return ClassNames(
+        {},
+        _take_ignored(_by_value(single)),
+        (f"{TABLE} names regions ({listed}): the values of the masks are learned, without names",),
+    )
+
+
+def _take_ignored(named: dict[int, str]) -> int | None:
+    """The value that is called as one to be ignored, which is no class and leaves the names."""
+    ignored = next((value for value, name in named.items() if name.lower() == _IGNORE), None)
+    if ignored is not None:
+        del named[ignored]
+    return ignored
 
 
 def _is_one(value: Any) -> bool:
@@ -100,10 +112,14 @@ def _by_value(labels: Mapping[str, Any]) -> dict[int, str]:
     wrong = next((value for value, _ in pairs if _number(value) is None), None)
     if wrong is not None:
         raise ValueError(f"{wrong!r} is not a whole number")
+    if not all(isinstance(name, str | int) for _, name in pairs):
+        raise ValueError("names must be texts")
     return {_number(value): str(name) for value, name in pairs}  # type: ignore[misc]  # none is None
 
 
 def _number(value: Any) -> int | None:
+    if isinstance(value, bool):
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -41,6 +41,7 @@ MOST_CHANNELS = 8
 LARGEST_LABEL = 255
 _IMAGE, _MASK = ("image", "volume", "data"), ("label", "mask", "seg")
 _HEADER = 540  # bytes of NIfTI-2's; NIfTI-1's are 348
+_ANALYZE = ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))  # how an Analyze header begins
 _CHUNK = 1 << 20  # bytes that are unpacked at a time
 _AFTER = 16 * _CHUNK  # bytes behind the voxels that are read, for the checksum at the end
 _SPACINGS = 64  # numbers of a spacing that are read
@@ -261,7 +262,7 @@ def _header(name: str, raw: bytes) -> Any:
     nifti1, nifti2 = require("nibabel.nifti1", "volumes"), require("nibabel.nifti2", "volumes")
     kinds = {b"n+1\0": (nifti1.Nifti1Header, 348), b"n+2\0": (nifti2.Nifti2Header, _HEADER)}
     magic = raw[344:348] if raw[344:348] in (b"n+1\0", b"ni1\0") else raw[4:8]
-    if magic in (b"ni1\0", b"ni2\0"):
+    if magic in (b"ni1\0", b"ni2\0") or (magic not in kinds and raw[:4] in _ANALYZE):
         raise BadFile(name, "the header of a .hdr and .img pair: save it as one .nii file")
     if magic not in kinds:
         raise BadFile(name, f"not a NIfTI file: it starts with {raw[:8]!r}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tacit.data.foreign import how_to_read, left_unread
+from tacit.data.foreign import extension_in_full, how_to_read, left_unread
 from tacit.data.image.listing import EXTENSIONS as IMAGES
 from tacit.data.reading import is_system
 from tacit.data.source import Skipped
@@ -175,7 +175,7 @@ class _Found:
             elif os.path.basename(name) == TABLE:
                 self.tables.append(name)
             else:
-                self.others[os.path.splitext(name)[1].lower()] += 1
+                self.others[extension_in_full(name)] += 1
         self.names.sort()
         self.tables.sort()
 

@@ -35,8 +35,10 @@ def few_values(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def empty_classes(source: Source) -> tuple[str, ...]:
-    """Of class numbers without a name that no mask holds."""
+    """Of class numbers without a name that no mask holds, and of the background."""
     held = set(source.mask_values)
+    if held and 0 not in held:
+        return (f"no mask holds 0, which is the background: {min(held)} is learned as a structure",)
     gaps = [name for k, name in enumerate(source.spec.classes) if name == str(k) and k not in held]
     if not gaps:
         return ()
