@@ -193,3 +193,55 @@ def test_numbers_that_32_bits_cannot_tell_apart(tmp_path):
     nib.save(nib.Nifti1Image(voxels, np.eye(4), dtype=np.int64), tmp_path / "x.nii")
     with pytest.raises(BadFile, match="32 bits cannot tell them apart; subtract an offset"):
         open_source(tmp_path)
+
+
+def few(seed=0):
+    return classes(seed=seed, count=40)
+
+
+def test_volumes_of_few_values_beside_others_in_an_archive(tmp_path):
+    volumes = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 16)).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=volumes, test_images=volumes[:1] // 100)
+    assert len(open_source(tmp_path / "a.npz")) == 4
+
+
+@pytest.mark.parametrize(
+    ("volume", "other"),
+    [
+        ("train/c.nii", "test/c.nii"),
+        ("ct/images/c.nii", "mr/images/c.nii"),
+        ("imagesTr/c.nii", "imagesTr/roi.nii"),
+    ],
+)
+def test_volumes_of_few_values_where_volumes_belong(tmp_path, volume, other):
+    save(tmp_path / volume, scan())
+    save(tmp_path / other, few())
+    source = open_source(tmp_path)
+    assert set(source.names) == {volume, other}
+    assert source.notes == (f"{other} has few different values, as masks have, and will be learned from",)
+
+
+def test_a_volume_with_a_mask_is_none(tmp_path):
+    for site, voxels in (("a", scan()), ("b", few())):
+        save(tmp_path / site / "c.nii", voxels)
+        save(tmp_path / site / "c_seg.nii", classes())
+    source = open_source(tmp_path)
+    assert source.labels.tolist() == [0, 0]
+    assert source.notes == ()
+    save(tmp_path / "a" / "c_late.nii", scan())
+    assert open_source(tmp_path).notes[0].startswith("a/c_late.nii is taken for a volume")
+    save(tmp_path / "a" / "c_late_seg.nii", classes())
+    assert open_source(tmp_path).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("folder", "cure"), [("", "put it into a folder images"), ("images/", "give it another name")]
+)
+def test_what_to_do_with_a_volume_that_is_called_like_a_mask(tmp_path, folder, cure):
+    save(tmp_path / f"{folder}c.nii", scan())
+    save(tmp_path / f"{folder}c_roi.nii", few())
+    with pytest.raises(BadFile, match=rf"c_roi\.nii: .*; if it is a volume, {cure} \("):
+        open_source(tmp_path)
+    (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / f"{folder}c_roi.nii").rename(tmp_path / "images" / "roi.nii")
+    assert len(open_source(tmp_path)) == 2

@@ -156,7 +156,8 @@ def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = N
     layout.cases = [VolumeFile(name, found.root / name, paths.get(name)) for name in names]
     layout.splits = _splits([images[name] for name in names], set(paths), names, folder, folders)
     layout.bad.sort()
-    layout.doubts = called_as_others(names)
+    doubts = called_as_others(names)
+    layout.doubts = {name: why for name, why in doubts.items() if name not in paths}
     return layout
 
 

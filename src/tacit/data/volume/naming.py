@@ -91,6 +91,11 @@ def _part(found: re.Match[str]) -> str:
     return "test" if part.startswith(("ts", "te")) else "val" if part.startswith("va") else ""
 
 
+def is_among_volumes(name: str) -> bool:
+    """Whether a file is in a folder for volumes: `images/a`, `imagesTs/a`."""
+    return any(_IMAGE_FOLDER.fullmatch(folder) for folder in name.split("/")[:-1])
+
+
 def has_mask_word(name: str) -> bool:
     """Whether a file is called as a mask, in any way that people use."""
     return bool(_WORD.search(stem_of_volume(name).rpartition("/")[2]))

@@ -17,6 +17,7 @@ from tacit.data.names import Names
 from tacit.data.options import Options
 from tacit.data.reading import fingerprint_of
 from tacit.data.source import UNLABELLED, Skipped, Source, Spec, Subset
+from tacit.data.volume.files import extension_of
 from tacit.data.volume.layout import lay_out
 from tacit.data.volume.mistaken import taken_for_volumes
 from tacit.data.volume.notes import empty_classes, few_values, geometry_notes
@@ -188,12 +189,7 @@ def collect(
     channels = options.channels or _most_common(found)
     kept: list[tuple[str, Stored]] = []
     skipped: list[Skipped] = []
-    distinct = {
-        case.name: stored.facts.distinct
-        for case, stored in zip(cases, found, strict=True)
-        if not isinstance(stored, BadFile)
-    }
-    mistaken, doubtful = taken_for_volumes(distinct)
+    mistaken, doubtful = taken_for_volumes(_distinct(cases, found))
     for case, stored in zip(cases, found, strict=True):
         if isinstance(stored, BadFile):
             reason = stored.reason
@@ -234,6 +230,15 @@ def _checked(patch: Sequence[int]) -> tuple[int, int, int]:
     if len(sides) != 3 or min(sides) < 1:
         raise UsageError(f"patch must be three whole numbers above 0, not {','.join(map(str, patch))}")
     return sides[0], sides[1], sides[2]
+
+
+def _distinct(cases: Sequence[Case], found: Sequence[Stored | BadFile]) -> dict[str, int]:
+    """Of files that could be masks; see `taken_for_volumes`."""
+    return {
+        case.name: stored.facts.distinct if extension_of(case.name) and stored.facts.labels is None else 0
+        for case, stored in zip(cases, found, strict=True)
+        if not isinstance(stored, BadFile)
+    }
 
 
 def _most_common(found: Sequence[Stored | BadFile]) -> int:
