@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -101,15 +100,16 @@ class Checkpoint:
         check_type("optimizer.state", states, dict, "names and values")
         for group in groups:
             for name, value in mapping(group, "its optimizer.param_groups").items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise wrong(f"optimizer.{name}", value, "a finite number")
+                _check_finite(f"optimizer.{name}", value)
         for number, state in states.items():
             for name, value in mapping(state, f"its optimizer.state[{number!r:.20}]").items():
-                if isinstance(value, Tensor):
-                    _check_tensor(f"optimizer.{name}", value)
-                if isinstance(value, Tensor | float) and torch.as_tensor(value).isnan().any():
+                if not isinstance(value, Tensor):
+                    _check_finite(f"optimizer.{name}", value)
+                    continue
+                _check_tensor(f"optimizer.{name}", value)
+                if value.isnan().any():
                     raise ValueError(f"its optimizer.{name} has values that are not numbers")
-                if name == "step" and not (torch.as_tensor(value) >= 0).all():
+                if name == "step" and not (value >= 0).all():
                     raise wrong("optimizer.step", value, "a number of at least 0")
 
 
@@ -173,6 +173,12 @@ def _check_archive(path: Path) -> None:
         raise ValueError("it is compressed, and torch's archives are not")
     if sum(entry.file_size for entry in entries) > size:
         raise ValueError("it claims to hold more than its size")
+
+
+def _check_finite(name: str, value: object) -> None:
+    """Refuse a number that no float holds, if it is a number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        check_number(name, value, lambda number: True, "a finite number")
 
 
 def _check_tensor(name: str, value: object) -> None:
