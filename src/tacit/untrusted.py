@@ -105,7 +105,7 @@ def read_text(path: str | os.PathLike[str], limit: int, encoding: str = "utf-8")
     return read_bytes(path, limit).decode(encoding)
 
 
-def read_json(path: str | os.PathLike[str], limit: int = CARD_LIMIT) -> Any:
+def read_json(path: str | os.PathLike[str], limit: int = CARD_LIMIT, encoding: str = "utf-8") -> Any:
     """The values in a JSON file; numbers can be NaN and infinite.
 
     Raises:
@@ -113,7 +113,7 @@ def read_json(path: str | os.PathLike[str], limit: int = CARD_LIMIT) -> Any:
         ValueError: it is too large, nested too deeply, or not JSON.
     """
     try:
-        return json.loads(read_text(path, limit))
+        return json.loads(read_text(path, limit, encoding))
     except RecursionError as error:
         raise ValueError(f"it is nested too deeply: {first_line(error)}") from None
 

@@ -113,6 +113,10 @@ class Checkpoint:
                     raise wrong("optimizer.step", value, "a number of at least 0")
 
 
+_MEANS = frozenset({"fused", "foreach", "capturable", "differentiable", "maximize"})
+"""Settings of an optimiser that say how it computes, or that no recipe changes."""
+
+
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any], *, rests: bool = False) -> None:
     """Put the state of a checkpoint that was checked into an optimiser.
 
@@ -123,9 +127,10 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any], *, rests: boo
     """
     try:
         _check_state(optimizer, state, rests)
-        # settings that an older version of the optimiser did not have are those of this one
+        # settings that an older version did not have, and ways to compute, are those of this one
         groups = [
-            {**own, **saved} for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+            {**own, **saved, **{name: own[name] for name in _MEANS & own.keys()}}
+            for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
         ]
         optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -141,7 +146,7 @@ def _check_state(optimizer: Optimizer, state: Mapping[str, Any], rests: bool) ->
         if not isinstance(numbers, list) or len(numbers) != len(own["params"]):
             raise ValueError("its groups have other numbers of parameters")
         for name, value in own.items():
-            if name in saved and name != "params" and not _alike(saved[name], value):
+            if name in saved and name not in _MEANS | {"params"} and not _alike(saved[name], value):
                 raise wrong(f"optimizer.{name}", saved[name], f"as {shortly(value)}")
         if not all(map(is_whole, numbers)) or len(set(numbers)) < len(numbers):
             raise wrong("optimizer.params", numbers, "different whole numbers")
@@ -191,8 +196,12 @@ def _check_tensor(name: str, value: object) -> None:
 
 def _alike(saved: Any, own: Any) -> bool:
     """Whether a saved setting of an optimiser is of the kind that it has."""
-    if isinstance(own, bool) or own is None or isinstance(own, str):
-        return bool(saved == own)
+    if isinstance(own, bool):
+        return isinstance(saved, bool)
+    if own is None:
+        return saved is None or isinstance(saved, bool)
+    if isinstance(own, str):
+        return isinstance(saved, str) and saved == own
     if isinstance(own, list | tuple):
         together = isinstance(saved, list | tuple) and len(saved) == len(own)
         return together and all(map(_alike, saved, own))

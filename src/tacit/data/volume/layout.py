@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from tacit.data.volume.files import EXTENSIONS, NIFTI, extension_of, read_mask, 
 from tacit.data.volume.grid import check_affine
 from tacit.data.volume.store import Loaded
 from tacit.errors import BadFile, UsageError
+from tacit.untrusted import read_json
 
 IMAGE_FOLDERS = {"images": "", "imagestr": "", "imagests": "test"}
 MASK_FOLDERS = {"labels": "", "masks": "", "segmentations": "", "labelstr": "", "labelsts": "test"}
@@ -352,7 +352,7 @@ def _read_classes(folder: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     try:
-        labels = json.loads(path.read_text(encoding="utf-8-sig")).get("labels", {})
+        labels = read_json(path, encoding="utf-8-sig").get("labels", {})
         if any(isinstance(value, list) for value in labels.values()):
             return {}  # regions, which are unions of classes
         pairs = [(value, key) if isinstance(value, int) else (key, value) for key, value in labels.items()]
