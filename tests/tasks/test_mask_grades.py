@@ -240,3 +240,27 @@ def test_wrong_use():
             grade_mask(one, one, spacing)
     with pytest.raises(UsageError, match="give one for all, or for none"):
         grade_masks([(one, one), (one, one, (1.0, 1.0))], ["", "one", "two"])
+
+
+def test_distances_of_sheared_axes_are_those_in_space():
+    """Axes of 1 mm and of (3, 4) mm: from (0, 0) to (0, 2) it is 10 mm, and to (-6, 2) 8 mm straight up."""
+    a, b = np.zeros((8, 3), bool), np.zeros((8, 3), bool)
+    a[6, 0] = True
+    b[6, 2] = True
+    steps = np.array([[1.0, 3.0], [0.0, 4.0]])
+    assert grade_mask(a, b, steps).asd == pytest.approx(10)
+    b[0, 2] = True
+    grade = grade_mask(a, b, steps)
+    assert grade.asd == pytest.approx(8)
+    assert grade.hd95 == pytest.approx(9.8)  # of 8, 8 and 10
+    assert grade_mask(a, b, (1.0, 5.0)).asd == pytest.approx(10)
+
+
+def test_a_matrix_of_right_angles_is_its_spacing():
+    rng = np.random.default_rng(1)
+    a, b = rng.random((2, 6, 5, 4)) > 0.6
+    turned = np.linalg.qr(rng.normal(size=(3, 3)))[0] @ np.diag([1.5, 1.0, 2.5])
+    along, turned = grade_mask(a, b, (1.5, 1.0, 2.5)), grade_mask(a, b, turned)
+    assert (turned.hd95, turned.asd) == pytest.approx((along.hd95, along.asd))
+    with pytest.raises(UsageError, match="a regular 3 x 3 matrix"):
+        grade_mask(a, b, np.zeros((3, 3)))

@@ -13,6 +13,7 @@ from sklearn.metrics import balanced_accuracy_score, r2_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from tacit.data.volume.grid import cell_of
 from tacit.data.volume.volumes import Volumes
 from tacit.evaluation.linear import sweep_linear
 from tacit.rng import Rng
@@ -61,7 +62,7 @@ def truth_of(volumes: Volumes) -> Truth:
         volume = volumes.volume(i)
         whole = volume.read_mask((0, 0, 0), volume.shape)
         counts = torch.bincount(whole.flatten(), minlength=classes)[1:]
-        millilitres.append(counts.numpy() * np.prod(volume.spacing) / 1000)
+        millilitres.append(counts.numpy() * cell_of(volume.affine) / 1000)
         start = [(side - n) // 2 for side, n in zip(volume.shape, volumes.patch, strict=True)]
         patch = volume.read_mask(start, volumes.patch)
         bits = sum((patch == k).any(0).any(0).long() << (k - 1) for k in range(1, classes))

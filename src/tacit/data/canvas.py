@@ -12,6 +12,8 @@ from torch import Tensor
 
 Predict = Callable[[Tensor], Tensor]
 """(B, C, *patch) float32 -> (B, classes, *patch) probabilities."""
+Grid = Sequence[float] | np.ndarray | None
+"""Where voxels are: mm by axis; of sheared axes a matrix, column k the step along axis k in mm."""
 OVERLAP = 0.5
 """Of neighbouring windows, along each axis."""
 
@@ -39,6 +41,11 @@ class Canvas(ABC):
     @abstractmethod
     def spacing(self) -> Sequence[float] | None:
         """mm by axis."""
+
+    @property
+    def grid(self) -> Grid:
+        """By which surface distances are measured; by default `spacing`."""
+        return self.spacing
 
     @property
     @abstractmethod

@@ -153,6 +153,11 @@ class Source:
         return np.flatnonzero(self.labels != UNLABELLED)
 
     @property
+    def mask_values(self) -> Sequence[int]:
+        """The classes that the masks hold, ascending; where this is unknown all that have a name."""
+        return range(len(self.spec.classes))
+
+    @property
     def training(self) -> np.ndarray:
         """Positions that may be learned from, ascending: the training split, all where there is no split.
 

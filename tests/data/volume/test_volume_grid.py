@@ -6,7 +6,7 @@ import pytest
 from scans import classes, oblique, save, scan, spread, turned, whole
 
 from tacit.data.open import open_source
-from tacit.data.volume.volumes import to_original
+from tacit.data.volume.volume import to_original
 from tacit.errors import UsageError
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Source, Spec
-from tacit.data.volume.volumes import VolumeSample
+from tacit.data.volume.volume import VolumeSample
 from tacit.encoders.card import card_of
 from tacit.encoders.zoo import build_encoder
 from tacit.errors import UsageError

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import UNLABELLED, Sample, Source, Spec
 from tacit.data.volume.form import VolumeForm
-from tacit.data.volume.volumes import VolumeSample
+from tacit.data.volume.volume import VolumeSample
 from tacit.encoders.card import EncoderCard, with_card
 from tacit.encoders.unet import UNet3d
 from tacit.encoders.vnet import VNet

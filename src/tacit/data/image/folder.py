@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tacit.data.foreign import how_to_read
 from tacit.data.image.build import store_images
 from tacit.data.image.index import indexed
 from tacit.data.image.listing import EXTENSIONS, Listing
@@ -90,7 +91,10 @@ def _nothing_found(folder: Path, listing: Listing, others: Sequence[str]) -> str
     count, kinds = listing.others.total(), listing.others.most_common(4)
     if not count:
         return f"{read}: it is empty"
+    how = how_to_read(dict(listing.others.most_common()), folder)
+    more = f"; {how}" if how else ""
     if len(kinds) == 1:
-        return f"{read}: it holds {count} files, all {kinds[0][0] or 'without an extension'}"
+        files = f"{count} files, all" if count > 1 else "1 file,"
+        return f"{read}: it holds {files} {kinds[0][0] or 'without an extension'}{more}"
     named = ", ".join(f"{number} {extension or 'without an extension'}" for extension, number in kinds)
-    return f"{read}: it holds {count} files ({named}{', ...' if len(listing.others) > 4 else ''})"
+    return f"{read}: it holds {count} files ({named}{', ...' if len(listing.others) > 4 else ''}){more}"

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.data.canvas import OVERLAP, Canvas, Predict
-from tacit.data.volume.volumes import Volume, to_original
+from tacit.data.canvas import OVERLAP, Canvas, Grid, Predict
+from tacit.data.volume.grid import cell_of, is_sheared
+from tacit.data.volume.volume import Volume, to_original
 from tacit.errors import require
 from tacit.files import replacing
 
@@ -40,9 +41,15 @@ class VolumeCanvas(Canvas):
         return self.volume.spacing
 
     @property
+    def grid(self) -> Grid:
+        """mm by axis, or the steps of axes that are not at right angles."""
+        affine = self.volume.affine
+        return affine[:3, :3] if is_sheared(affine) else self.spacing
+
+    @property
     def element(self) -> float:
-        """Millilitres of a voxel, by the affine's determinant: sheared voxels are no boxes."""
-        return float(abs(np.linalg.det(self.volume.affine[:3, :3]))) / 1000
+        """Millilitres of a voxel, also of a sheared one, which is less than the product of its sides."""
+        return cell_of(self.volume.affine) / 1000
 
     def mask(self) -> np.ndarray:
         """(X, Y, Z) int64."""

@@ -5,9 +5,8 @@ The rules, each our choice:
 - A volume has three axes; a fourth of at most 8 entries are its channels, as the modalities of the Medical
   Segmentation Decathlon are. Longer fourth axes are time points and have no single right reading. Axes of
   one entry beyond the third are dropped.
-- The affine of a NIfTI file is its sform, else its qform, else its spacings, as `nibabel` takes it; a sform
-  that places no volume (all zeros, for instance) gives way to a qform that does. Its numbers are taken as
-  millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
+- The affine of a NIfTI file is its sform, else its qform, else its spacings (see `placement`); its numbers
+  are taken as millimetres. HDF5 and `.npz` files have no orientation: their axes are x, y, z as
   they are, with the spacing of the attribute (or array) `spacing`, else 1 mm.
 - What a file is called does not matter: NIfTI may be compressed or not.
 - Shapes are checked against what the file can hold before anything is decoded (`tacit.data.limits`). Arrays
@@ -32,6 +31,7 @@ from tacit.data.numpy_files import load_member, member_header
 from tacit.data.reading import damage_named, open_file, read_bytes, size_of
 from tacit.data.volume.grid import check_affine
 from tacit.data.volume.hdf5 import dataset, open_hdf5
+from tacit.data.volume.placement import place
 from tacit.errors import BadFile, require
 
 NIFTI = (".nii", ".nii.gz")
@@ -52,11 +52,13 @@ class Content(NamedTuple):
 
     voxels: (X, Y, Z) or (X, Y, Z, C), or None. mask: (X, Y, Z) that came with it, or None; both of any
     number type, and as the file has them. affine: (4, 4), None if the file does not place its voxels.
+    notes: what is unusual of that, see `Placed`.
     """
 
     voxels: np.ndarray | None
     mask: np.ndarray | None
     affine: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 def extension_of(name: str) -> str:
@@ -87,7 +89,7 @@ def read_mask(path: Path, name: str) -> Content:
     mask = content.voxels if content.mask is None else content.mask
     if mask is None:
         raise BadFile(name, f"no array called {' or '.join(_MASK)}")
-    return Content(None, mask, content.affine)
+    return Content(None, mask, content.affine, content.notes)
 
 
 def check_labels(name: str, mask: np.ndarray) -> np.ndarray:
@@ -200,7 +202,10 @@ def _read_nifti(path: Path, name: str, masks: bool) -> Content:
         voxels = _voxels(name, unzipped, start, begin, needed).view(dtype).reshape(shape, order="F")
         found = zip(header.get_slope_inter(), (1.0, 0.0), strict=True)
         slope, inter = (default if value is None else value for value, default in found)
-        return Content(scaling(voxels, slope, inter), None, _affine(name, header))
+        if len(shape) < 3:  # of a mask, which the volume's shape will refuse
+            return Content(scaling(voxels, slope, inter), None, None)
+        affine, notes = place(name, header)
+        return Content(scaling(voxels, slope, inter), None, affine, notes)
 
 
 def _voxels(name: str, file: IO[bytes], start: bytes, begin: int, needed: int) -> np.ndarray:
@@ -241,27 +246,6 @@ def _unpacking(name: str) -> Iterator[None]:
 
 def _truncated(name: str, there: int, needed: int) -> BadFile:
     return BadFile(name, f"truncated: {max(there, 0)} of {needed} bytes of voxels")
-
-
-def _affine(name: str, header: Any) -> np.ndarray:
-    spacing = header["pixdim"][1:4]
-    if header["sform_code"] and header["qform_code"] and not _places(header.get_sform()):
-        header["sform_code"] = 0
-    if not header["sform_code"] and not (spacing > 0).all():
-        raise BadFile(name, f"wrong affine: a spacing of {' x '.join(f'{side:g}' for side in spacing)} mm")
-    try:
-        return np.array(header.get_best_affine(), np.float64)
-    except ValueError as error:  # a quaternion that is none
-        raise BadFile(name, f"wrong affine: {error}") from None
-
-
-def _places(affine: np.ndarray) -> bool:
-    """Whether an affine places a volume."""
-    try:
-        check_affine("", affine)
-    except BadFile:
-        return False
-    return True
 
 
 def _unzipped(file: IO[bytes], stack: ExitStack) -> IO[bytes]:

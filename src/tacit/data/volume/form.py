@@ -16,7 +16,8 @@ from tacit.data.form import Form
 from tacit.data.source import UNLABELLED, Sample, Source, Spec, rooted
 from tacit.data.volume.canvas import VolumeCanvas
 from tacit.data.volume.options import three
-from tacit.data.volume.volumes import volume_of, volumes_of
+from tacit.data.volume.volume import volume_of
+from tacit.data.volume.volumes import volumes_of
 from tacit.data.volume.windows import Window
 from tacit.errors import UsageError
 from tacit.views.volume import Turn

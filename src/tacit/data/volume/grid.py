@@ -16,6 +16,7 @@ from tacit.errors import BadFile, require
 
 _FLAT = 1e-4  # volume of the unit cell below which axes lie in a plane
 _SAME = 1e-3  # relative difference of spacings that needs no resampling
+_SKEW = 1e-3  # cosine of the angle between two axes above which they are not at right angles
 _APART = 0.5  # voxels by which a mask may lie off its volume
 
 
@@ -33,6 +34,17 @@ def check_affine(name: str, affine: np.ndarray) -> None:
 def spacing_of(affine: np.ndarray) -> np.ndarray:
     """(3,) sides of a voxel in mm."""
     return np.sqrt((affine[:3, :3] ** 2).sum(0))
+
+
+def cell_of(affine: np.ndarray) -> float:
+    """Cubic millimetres of a voxel: |det|, which for axes at right angles is the product of the spacings."""
+    return float(abs(np.linalg.det(affine[:3, :3])))
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """Whether axes are not at right angles, as of scans with a tilted gantry."""
+    axes = affine[:3, :3] / spacing_of(affine)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _SKEW)
 
 
 def to_canonical(voxels: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tacit.data.foreign import how_to_read, left_unread
 from tacit.data.image.listing import EXTENSIONS as IMAGES
-from tacit.data.names import spelled
 from tacit.data.reading import is_system
 from tacit.data.source import Skipped
 from tacit.data.splits import Folders, as_splits, by_folder, positions_of
+from tacit.data.volume.bids import bids_owners, is_bids_mask
+from tacit.data.volume.class_names import TABLE, read_class_names
 from tacit.data.volume.files import EXTENSIONS, NIFTI, extension_of, read_mask, read_volume
 from tacit.data.volume.grid import check_affine
+from tacit.data.volume.naming import Key, sorted_out, stem_of_volume
 from tacit.data.volume.store import Loaded
 from tacit.errors import BadFile, UsageError
-from tacit.untrusted import read_json
 
-IMAGE_FOLDERS = {"images": "", "imagestr": "", "imagests": "test"}
-MASK_FOLDERS = {"labels": "", "masks": "", "segmentations": "", "labelstr": "", "labelsts": "test"}
-MASK_SUFFIXES = (
-    *("_seg", "_mask", "_label", "_labels", "_msk", "_segmentation", "_dseg"),
-    *("-seg", "-mask", "-label"),
-)
-_IMAGE_SUFFIXES = ("_img", "_image")
 _LOOKED_AT = 2_000  # entries of a folder that tell what it holds
 
 
@@ -52,7 +47,7 @@ class VolumeFile(NamedTuple):
         assert content.voxels is not None
         affine = np.eye(4) if content.affine is None else content.affine
         if self.mask is None:
-            return Loaded(content.voxels, affine, content.mask)
+            return Loaded(content.voxels, affine, content.mask, notes=content.notes)
         if content.mask is not None:
             raise BadFile(self.name, f"it holds a mask, and {self.mask.name} is another: remove one of them")
         try:
@@ -61,7 +56,8 @@ class VolumeFile(NamedTuple):
                 check_affine(self.name, apart.affine)
         except BadFile as bad:
             raise BadFile(self.name, f"its mask {self.mask.name}: {bad.reason}") from None
-        return Loaded(content.voxels, affine, apart.mask, apart.affine)
+        of_mask = (f"a mask with {note}" for note in apart.notes if note not in content.notes)
+        return Loaded(content.voxels, affine, apart.mask, apart.affine, (*content.notes, *of_mask))
 
 
 @dataclass
@@ -69,14 +65,15 @@ class Layout:
     """What lies below a folder.
 
     cases: sorted by name. classes: the names by label value that `dataset.json` gives, or none.
-    splits: positions by split name. bad: masks without a volume, and folders that cannot be read. notes:
-    files that may have been meant otherwise.
+    ignored: the value of voxels that nobody labelled, by `dataset.json`. splits: positions by split name.
+    bad: masks without a volume, and folders that cannot be read. notes: what a reader could not expect.
     """
 
     cases: list[VolumeFile]
     classes: dict[int, str] = field(default_factory=dict)
     splits: dict[str, np.ndarray] = field(default_factory=dict)
     bad: list[Skipped] = field(default_factory=list)
+    ignored: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -101,16 +98,18 @@ def holds_volumes(folder: Path) -> bool:
 def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = None) -> Layout:
     """The volumes below a folder with their masks.
 
-    A mask lies in a folder `labels`, `masks`, `segmentations` or `labelsTr` (`labelsTs`) and is called as its
-    volume in `images` or `imagesTr` (`imagesTs`) beside it, or in the folder above; or it lies beside its
-    volume and is called as that with one of `MASK_SUFFIXES` behind. Both may be of different kinds (`.nii`
-    and `.nii.gz`); a mask in such a folder may have the suffix too, and its volume `_img` or `_image`. In
-    nnU-Net's layout the volume of the mask `a.nii.gz` is `a_0000.nii.gz`. Volumes without a mask are
-    unlabelled. What is no data (`is_system`) is left out; links are followed.
+    A mask lies in a folder `labels`, `masks`, `segmentations`, `annotations` or `labelsTr` (`labelsVa`,
+    `labelsTs`) and is called as its volume in `images` or `imagesTr` (`imagesVa`, `imagesTs`) beside it, or
+    above or below it; or it lies beside its volume and is called as that with `_seg`, `_mask`, `_label`,
+    `_gt`, `_dseg` or `_segmentation` behind. Upper and lower case, singular and plural make no difference.
+    Both may be of different kinds (`.nii` and `.nii.gz`), and a mask in such a folder may have a suffix. In
+    nnU-Net's layout the volume of the mask `a.nii.gz` is `a_0000.nii.gz`, in BIDS that of `sub-1_dseg` is
+    the only one of `sub-1`. Volumes without a mask are unlabelled. Names that begin with a dot are left out;
+    links are followed.
 
     If the folders of the first level (below the folder, or below `images`) are called as splits
     (`by_folder`), they are splits. If `labelsTs` holds masks, `imagesTs` is the test split and `imagesTr` the
-    train split.
+    train split; so `labelsVa` and the val split.
 
     masks: a folder that holds the masks, called as the volumes are; then no others are looked for.
     folders: what the folders of the first level are, where their names leave it open.
@@ -128,17 +127,24 @@ def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = N
     images, beside = _divide(found, inside)
     if not images:
         raise UsageError(_nothing_found(folder, len(beside), found.others))
-    owners: dict[_Key, list[str]] = {}
+    owners: dict[Key, list[str]] = {}
     for name, key in images.items():
-        for wanted in dict.fromkeys((key, _bare(key, _IMAGE_SUFFIXES))):
-            owners.setdefault(wanted, []).append(name)
-    layout = Layout([], _read_classes(folder), bad=found.closed)
+        owners.setdefault(key, []).append(name)
+    classes = read_class_names(folder, found.tables)
+    unread = left_unread(found.others)
+    layout = Layout(
+        [],
+        classes.names,
+        bad=found.closed,
+        ignored=classes.ignored,
+        notes=(*classes.notes, *((unread,) if unread else ())),
+    )
     if inside is None:
         matched = _match(beside, owners, layout.bad)
         paths = {name: found.root / mask for name, mask in matched.items()}
     else:
         apart = _Found(inside)
-        keys = {name: _Key("", _stem(name)) for name in apart.names}
+        keys = {name: Key("", stem_of_volume(name)) for name in apart.names}
         matched = _match(keys, owners, layout.bad, loosely=True)
         paths = {name: inside / mask for name, mask in matched.items()}
         layout.bad += apart.closed
@@ -146,31 +152,27 @@ def lay_out(folder: Path, masks: Path | None = None, folders: Folders | None = N
     layout.cases = [VolumeFile(name, found.root / name, paths.get(name)) for name in names]
     layout.splits = _splits([images[name] for name in names], set(paths), names, folder, folders)
     layout.bad.sort()
-    layout.notes = _doubts(names)
     return layout
 
 
-class _Key(NamedTuple):
-    """What a volume and its mask have in common: train or test of a Decathlon, and the path without kinds."""
-
-    part: str
-    path: str
-
-
 class _Found:
-    """The volume files below a folder, sorted."""
+    """The volume files below a folder, and the tables of class names, sorted."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.names: list[str] = []
         self.others: Counter[str] = Counter()
         self.closed: list[Skipped] = []
+        self.tables: list[str] = []
         for name in _walk(root, self.closed):
             if extension_of(name):
                 self.names.append(name)
+            elif os.path.basename(name) == TABLE:
+                self.tables.append(name)
             else:
                 self.others[os.path.splitext(name)[1].lower()] += 1
         self.names.sort()
+        self.tables.sort()
 
 
 def _nothing_found(folder: Path, masks: int, others: Counter[str]) -> str:
@@ -178,7 +180,9 @@ def _nothing_found(folder: Path, masks: int, others: Counter[str]) -> str:
     if masks:
         held.insert(0, f"{masks} mask{'s' if masks > 1 else ''}")
     read = f"no volumes in {folder} (read are {' '.join(EXTENSIONS)})"
-    return f"{read}: it holds {', '.join(held)}" if held else f"{read}: it is empty"
+    how = how_to_read(dict(others.most_common()))
+    more = f"; {how}" if how else ""
+    return f"{read}: it holds {', '.join(held)}{more}" if held else f"{read}: it is empty"
 
 
 def _walk(root: Path, closed: list[Skipped]) -> Iterator[str]:
@@ -223,27 +227,20 @@ def _levels(folder: Path) -> Iterator[str]:
         level = deeper
 
 
-def _divide(found: _Found, masks: Path | None) -> tuple[dict[str, _Key], dict[str, _Key]]:
+def _divide(found: _Found, masks: Path | None) -> tuple[dict[str, Key], dict[str, Key]]:
     """Volumes and masks with their keys; what lies in the folder `masks` is neither."""
-    images: dict[str, _Key] = {}
-    beside: dict[str, _Key] = {}
-    for name in found.names:
-        if masks is not None and (found.root / name).is_relative_to(masks):
-            continue
-        if (key := _without(name, MASK_FOLDERS)) is not None:
-            beside[name] = key
-        else:
-            images[name] = _without(name, IMAGE_FOLDERS) or _Key("", _stem(name))
+    outside = (name for name in found.names if masks is None or not (found.root / name).is_relative_to(masks))
+    images, beside = sorted_out(outside)
     volumes = set(images.values())
     for name, key in list(images.items()):
-        bare = _bare(key)
-        if bare != key and (masks is None or bare in volumes):
+        is_mask = key.bare != key or is_bids_mask(key.last)
+        if is_mask and (masks is None or key.bare in volumes):
             beside[name] = images.pop(name)
     return images, beside
 
 
 def _match(
-    masks: dict[str, _Key], owners: dict[_Key, list[str]], bad: list[Skipped], *, loosely: bool = False
+    masks: dict[str, Key], owners: dict[Key, list[str]], bad: list[Skipped], *, loosely: bool = False
 ) -> dict[str, str]:
     """The mask of each volume that has one; masks without a volume are noted in `bad`.
 
@@ -252,11 +249,12 @@ def _match(
     matched: dict[str, str] = {}
     by_name: dict[str, list[str]] = {}
     for key, names in owners.items():
-        by_name.setdefault(_last(key), []).extend(names)
+        by_name.setdefault(key.last, []).extend(names)
+    stems = {name: key.last for key, names in owners.items() for name in names}
     for mask, key in sorted(masks.items()):
-        fits = _owners_of(key, owners)
+        fits = _owners_of(key, owners) or bids_owners(key.last, stems)
         if not fits and loosely:
-            fits = by_name.get(_last(key)) or by_name.get(_last(_bare(key))) or []
+            fits = by_name.get(key.last) or by_name.get(key.bare.last) or []
         if not fits:
             bad.append(Skipped(mask, "a mask without a volume: no volume of that name is there"))
         elif len(fits) > 1:
@@ -266,9 +264,8 @@ def _match(
     return matched
 
 
-def _owners_of(key: _Key, owners: dict[_Key, list[str]]) -> list[str]:
-    inner = _without_images(key)
-    for wanted in dict.fromkeys((key, _bare(key), inner, _bare(inner))):
+def _owners_of(key: Key, owners: dict[Key, list[str]]) -> list[str]:
+    for wanted in (key, key.bare):
         if fits := owners.get(wanted):
             return fits
         if fits := owners.get(wanted._replace(path=f"{wanted.path}_0000")):
@@ -282,49 +279,12 @@ def _owners_of(key: _Key, owners: dict[_Key, list[str]]) -> list[str]:
 
 
 def _splits(
-    keys: list[_Key], with_mask: set[str], names: list[str], where: Path, folders: Folders | None
+    keys: list[Key], with_mask: set[str], names: list[str], where: Path, folders: Folders | None
 ) -> dict[str, np.ndarray]:
     splits = by_folder([key.path.split("/")[0] if "/" in key.path else "" for key in keys], where, folders)
     if not splits and any(key.part and name in with_mask for key, name in zip(keys, names, strict=True)):
         return as_splits(positions_of(np.array([key.part or "train" for key in keys])))
     return splits
-
-
-def _without(name: str, known: dict[str, str]) -> _Key | None:
-    """The key of a file in one of these folders; None if it lies in none."""
-    parts = _stem(name).split("/")
-    for level, folder in enumerate(parts[:-1]):
-        if folder.lower() in known:
-            return _Key(known[folder.lower()], "/".join(parts[:level] + parts[level + 1 :]))
-    return None
-
-
-def _doubts(volumes: Sequence[str]) -> tuple[str, ...]:
-    """A note on volumes that are called as another is, with something behind that is not known of masks."""
-    stems = {_stem(name) for name in volumes}
-    for name in volumes:
-        stem = _stem(name)
-        for at in range(len(stem) - 1, stem.rfind("/") + 1, -1):
-            if stem[at] in "_-" and stem[:at] in stems:
-                return (
-                    f"{name} is taken for a volume: if it is the mask of {stem[:at]}, let it end in "
-                    f"{', '.join(MASK_SUFFIXES)}, or put masks into a folder labels",
-                )
-    return ()
-
-
-def _without_images(key: _Key) -> _Key:
-    """The key without a folder of images in it, as in masks/images/a.nii."""
-    *folders, file = key.path.split("/")
-    return key._replace(path="/".join([*(f for f in folders if f.lower() not in IMAGE_FOLDERS), file]))
-
-
-def _bare(key: _Key, suffixes: Sequence[str] = MASK_SUFFIXES) -> _Key:
-    """The key without the suffix of a mask."""
-    for suffix in suffixes:
-        if key.path.endswith(suffix) and not f"/{key.path}".endswith(f"/{suffix}"):
-            return key._replace(path=key.path.removesuffix(suffix))
-    return key
 
 
 def _state(path: Path) -> bytes:
@@ -333,33 +293,3 @@ def _state(path: Path) -> bytes:
     except OSError:  # reading it will say what is wrong
         return os.fsencode(path)
     return os.fsencode(path) + f"\0{state.st_size}\0{state.st_mtime_ns}".encode()
-
-
-def _stem(name: str) -> str:
-    return spelled(name[: len(name) - len(extension_of(name))])
-
-
-def _last(key: _Key) -> str:
-    return key.path.rpartition("/")[2]
-
-
-def _read_classes(folder: Path) -> dict[int, str]:
-    """Names by label value from a Decathlon's `dataset.json`, or nnU-Net's, which is the other way round.
-
-    Empty if there is no such file, or if it names regions.
-    """
-    path = folder / "dataset.json"
-    if not path.is_file():
-        return {}
-    try:
-        labels = read_json(path, encoding="utf-8-sig").get("labels", {})
-        if any(isinstance(value, list) for value in labels.values()):
-            return {}  # regions, which are unions of classes
-        pairs = [(value, key) if isinstance(value, int) else (key, value) for key, value in labels.items()]
-        named = {int(value): str(name) for value, name in pairs}
-        if len(set(named.values())) < len(pairs) or "" in named.values():
-            raise ValueError("names must be there and differ")
-        return named
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        cause = str(error).splitlines()[0]
-        raise UsageError(f"{path}: its labels cannot be read ({cause}); fix or remove it") from None

@@ -108,6 +108,7 @@ def open_slices(folder: Path, options: Options, wishes: VolumeOptions) -> Stored
     slices = Slices(volumes)
     source = store_images(slices, options)
     source.skipped = (*volumes.skipped, *source.skipped)
+    source.notes = (*source.notes, *volumes.notes)
     groups = source.groups = source.kept(slices.volumes)
     source.splits = {
         split: np.flatnonzero(np.isin(groups, positions)) for split, positions in volumes.splits.items()

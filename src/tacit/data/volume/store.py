@@ -34,7 +34,8 @@ from tacit.data.volume.windows import Range
 from tacit.errors import BadFile, TacitError
 from tacit.files import replacing, write_atomically
 
-FORMAT = 1  # raised whenever the same files would give other voxels, or the store another content
+FORMAT = 2  # raised whenever the same files would give other voxels, or the store another content
+_MANY = 100  # values of voxels after which no more are counted
 _ABANDONED = 24 * 3600.0  # seconds after which an unfinished file is swept away
 _COMPACT = (np.uint8, np.int16, np.uint16, np.int32)
 
@@ -43,13 +44,15 @@ class Loaded(NamedTuple):
     """A volume as its files have it.
 
     voxels: (X, Y, Z) or (X, Y, Z, C), checked. affine: (4, 4). mask: (X, Y, Z) or None, not checked.
-    mask_affine: of a mask that is a file of its own and says where it lies.
+    mask_affine: of a mask that is a file of its own and says where it lies. notes: what is unusual of the
+    files.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
     mask: np.ndarray | None = None
     mask_affine: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Case(Protocol):
@@ -77,7 +80,8 @@ class Facts:
     shape: (C, X, Y, Z) on the working grid. affine: 4 x 4 of that grid. factor: see `Resolution`.
     origin_shape, origin_affine: the grid of the file. values: see `Range`, 4 x C. peaks: the largest value
     of each axial slice, C x Z. labels: the values that the mask holds, ascending; None without a mask.
-    digest: of the voxels, the grid and the mask before resampling.
+    digest: of the voxels, the grid and the mask before resampling. notes: what is unusual of the file.
+    distinct: how many values the voxels have, counted up to about 100; 0 if they are no whole numbers.
     """
 
     shape: list[int]
@@ -89,6 +93,8 @@ class Facts:
     peaks: list[list[float]]
     labels: list[int] | None
     digest: str
+    notes: list[str]
+    distinct: int
 
 
 class Stored(NamedTuple):
@@ -243,6 +249,7 @@ def decode(case: Case, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, n
     channels = compact(name, turned[None] if turned.ndim == 3 else np.moveaxis(turned, 3, 0))
     mask = _canonical_mask(name, loaded, affine)
     digest = _digest(channels, affine + 0.0, mask)  # no -0.0
+    distinct = _distinct(channels)
     resolution = Resolution.between(spacing_of(affine), spacing)
     if resolution.changes:
         channels = np.stack([resolution.linear(channel) for channel in channels])
@@ -258,6 +265,8 @@ def decode(case: Case, spacing: tuple[float, ...] | None) -> tuple[np.ndarray, n
         peaks=channels.max((1, 2)).astype(np.float64).tolist(),
         labels=None if mask is None else np.unique(mask.ravel(order="K")).tolist(),
         digest=digest,
+        notes=list(loaded.notes),
+        distinct=distinct,
     )
     return channels, mask, facts
 
@@ -279,16 +288,38 @@ def compact(name: str, voxels: np.ndarray) -> np.ndarray:
     """Voxels in the smallest of uint8, int16, uint16, int32 and float32 that loses nothing of float32.
 
     Raises:
-        BadFile: numbers beyond those of float32.
+        BadFile: numbers beyond those of float32, or nearly equal ones that it cannot tell apart.
     """
     low, high = voxels.min(), voxels.max()
+    _check_range(name, float(low), float(high))
     if voxels.dtype.kind != "f" or np.array_equal(voxels, np.rint(voxels)):
         for kind in _COMPACT:
             if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
                 return voxels.astype(kind, copy=False)
-    if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
-        raise BadFile(name, f"voxels from {low:g} to {high:g}: they do not fit into 32 bits")
     return voxels.astype(np.float32, copy=False)
+
+
+def _check_range(name: str, low: float, high: float) -> None:
+    """Whether float32 holds such voxels, and at least 256 values between the lowest and the highest."""
+    largest = max(abs(low), abs(high))
+    if largest > float(np.finfo(np.float32).max):
+        raise BadFile(name, f"voxels from {low:g} to {high:g}: they do not fit into 32 bits")
+    if high - low < 256 * float(np.spacing(np.float32(largest))):
+        raise BadFile(
+            name, f"voxels from {low:.9g} to {high:.9g}: 32 bits cannot tell them apart; subtract an offset"
+        )
+
+
+def _distinct(voxels: np.ndarray) -> int:
+    """See `Facts`. Slice by slice, because nearly all volumes show many values in the first."""
+    if voxels.dtype.kind == "f":
+        return 0
+    seen = np.empty(0, voxels.dtype)
+    for part in np.moveaxis(voxels, -1, 0):
+        seen = np.union1d(seen, part)
+        if len(seen) > _MANY:
+            break
+    return len(seen)
 
 
 def _digest(voxels: np.ndarray, affine: np.ndarray, mask: np.ndarray | None) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tacit.batch import Batch, Samples, Step
 from tacit.data.source import Sample, Source
 from tacit.data.volume.form import VolumeForm
-from tacit.data.volume.volumes import volume_of
+from tacit.data.volume.volume import volume_of
 from tacit.encoders.card import card_of
 from tacit.losses.ramps import gaussian_ramp
 from tacit.losses.segmentation import confident_cross_entropy

@@ -13,8 +13,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt
+from scipy.spatial import cKDTree
 from torch import Tensor
 
+from tacit.data.canvas import Grid
 from tacit.errors import UsageError
 from tacit.evaluation.statistics import mean_interval
 
@@ -96,9 +98,9 @@ class MaskGrades:
 
 
 def grade_masks(
-    pairs: Iterable[tuple[Mask, Mask] | tuple[Mask, Mask, Sequence[float] | None]],
+    pairs: Iterable[tuple[Mask, Mask] | tuple[Mask, Mask, Grid]],
     classes: Sequence[str],
-    spacing: Sequence[float] | None = None,
+    spacing: Grid = None,
 ) -> MaskGrades:
     """Grades of each class in each case, and their means over cases.
 
@@ -139,11 +141,12 @@ def grade_masks(
     return MaskGrades(tuple(classes[1:]), tuple(cases), units.pop(), **means, empty=empty)
 
 
-def grade_mask(prediction: Mask, reference: Mask, spacing: Sequence[float] | None = None) -> MaskGrade:
+def grade_mask(prediction: Mask, reference: Mask, spacing: Grid = None) -> MaskGrade:
     """Agreement of one object with its reference; true or not 0 is the object.
 
     prediction, reference: of one shape, with one axis or more.
-    spacing: mm per voxel along each axis; None counts in voxels.
+    spacing: mm per voxel along each axis; of sheared axes a matrix, column k the step along axis k. None
+        counts in voxels.
 
     Returns, with A and B the voxels of prediction and reference, and as their surfaces those voxels that have
     a face neighbour outside of the object or of the array:
@@ -156,13 +159,12 @@ def grade_mask(prediction: Mask, reference: Mask, spacing: Sequence[float] | Non
         empty: which mask is.
 
     Raises:
-        UsageError: shapes differ, or not one spacing above 0 per axis.
+        UsageError: shapes differ, not one spacing above 0 per axis, or a singular matrix.
     """
     a, b = _array(prediction) != 0, _array(reference) != 0
     if a.shape != b.shape or not a.ndim:
         raise UsageError(f"prediction and reference must have one shape, got {a.shape} and {b.shape}")
-    if spacing is not None and (len(spacing) != a.ndim or not all(step > 0 for step in spacing)):
-        raise UsageError(f"spacing must be {a.ndim} numbers above 0, not {tuple(spacing)}")
+    _check_grid(spacing, a.ndim)
     of_a, of_b = int(a.sum()), int(b.sum())
     nan = float("nan")
     if not of_a and not of_b:
@@ -185,17 +187,34 @@ def dice_score(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
-def _surface_distances(
-    a: np.ndarray, b: np.ndarray, spacing: Sequence[float] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _surface_distances(a: np.ndarray, b: np.ndarray, spacing: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Distance of each surface voxel of a to b's surface, and the other way round; neither is empty."""
     # both surfaces lie in the box around both objects, so nothing outside of it matters
     box = _box(a | b)
     a, b = a[box], b[box]
     edge_a, edge_b = a & ~binary_erosion(a), b & ~binary_erosion(b)
+    if spacing is not None and np.ndim(spacing) == 2:
+        return _nearest(edge_a, edge_b, np.asarray(spacing))
     # a search tree of the surfaces was 1.1 to 2 times as fast on smooth objects, and slower on noise
     there = distance_transform_edt(~edge_b, sampling=spacing)[edge_a]
     return there, distance_transform_edt(~edge_a, sampling=spacing)[edge_b]
+
+
+def _nearest(edge_a: np.ndarray, edge_b: np.ndarray, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same where axes are not at right angles, which a transform along axes cannot measure."""
+    a, b = (np.argwhere(edge) @ steps.T for edge in (edge_a, edge_b))
+    return cKDTree(b).query(a)[0], cKDTree(a).query(b)[0]
+
+
+def _check_grid(spacing: Grid, axes: int) -> None:
+    if spacing is None:
+        return
+    if np.ndim(spacing) == 2:
+        steps = np.asarray(spacing)
+        if steps.shape != (axes, axes) or not abs(np.linalg.det(steps)) > 0:
+            raise UsageError(f"the steps of {axes} axes must be a regular {axes} x {axes} matrix")
+    elif len(spacing) != axes or not all(step > 0 for step in spacing):
+        raise UsageError(f"spacing must be {axes} numbers above 0, not {tuple(spacing)}")
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tacit.data.canvas import OVERLAP, Canvas
+from tacit.data.canvas import OVERLAP, Canvas, Grid
 from tacit.data.lookup import stem_of
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import TacitError, UsageError, escaped
@@ -18,9 +18,10 @@ from tacit.files import csv_line, expanded, write_atomically
 from tacit.locks import owning
 from tacit.tasks.base import Asked, Predictions
 from tacit.tasks.masks.grading import grade_masks
+from tacit.tasks.masks.numbering import Numbering, numbering
 from tacit.tasks.masks.segmenter import Segmenter, canvas_of
 
-Pair = tuple[np.ndarray, np.ndarray, Sequence[float] | None]
+Pair = tuple[np.ndarray, np.ndarray, Grid]
 Rows = list[dict[str, Any]]
 
 
@@ -51,13 +52,13 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
         UsageError: masks of unknown classes, a mask would replace a sample, or another process writes to the
             folder.
     """
-    numbers, said = _numbers(source, segmenter.card.classes)
+    numbers, note = _numbering(source, segmenter)
     with owning(asked.folder):
-        return _write_folder(segmenter, source, asked, numbers, said)
+        return _write_folder(segmenter, source, asked, numbers, note)
 
 
 def _write_folder(
-    segmenter: Segmenter, source: Source, asked: Asked, numbers: np.ndarray, said: tuple[str, ...]
+    segmenter: Segmenter, source: Source, asked: Asked, numbers: np.ndarray, note: str
 ) -> Predictions:
     """The masks and the table, in a folder that nothing else writes to."""
     _check_targets(segmenter, source, asked)
@@ -77,39 +78,18 @@ def _write_folder(
         named = zip(segmenter.card.classes[1:], case, strict=True)
         row |= {f"dice_{name}": _number(each.dice) for name, each in named}
     _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
-    return Predictions(asked.folder, len(source), segmenter.card, graded, said, (), f"masks and {table}")
+    notes = (f"note: {note}",) if note else ()
+    return Predictions(asked.folder, len(source), segmenter.card, graded, (), notes, f"masks and {table}")
 
 
 def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.4f}"
 
 
-def _numbers(source: Source, known: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The run's number for each value of the true masks, and what of it is to be said.
-
-    Where run and data name their classes, they are matched by name.
-
-    Raises:
-        UsageError: a class that the run does not know.
-    """
-    found = source.spec.classes if source.spec.target == "mask" else ()
-    same = np.arange(max(len(found), len(known)))
-    if len(found) > len(known) or (set(found) - set(known) and _named(found) and _named(known)):
-        strange = [name for name in found if name not in known] or [f"{len(found) - 1}"]
-        raise UsageError(
-            f"the masks have the class '{strange[0]}', and the run knows {', '.join(known)}: name them alike "
-            "in dataset.json, fix the masks, or pass --labels none"
-        )
-    if found == known[: len(found)] or not (_named(found) and _named(known)):
-        return same, ()
-    numbers = np.array([known.index(name) for name in found])
-    moved = [f"{name} {k} is {numbers[k]}" for k, name in enumerate(found) if numbers[k] != k]
-    return numbers, (f"classes are matched by name: in the run, {', '.join(moved)}",)
-
-
-def _named(classes: Sequence[str]) -> bool:
-    """Whether classes have names, rather than their numbers."""
-    return any(not name.isdecimal() for name in classes[1:])
+def _numbering(source: Source, segmenter: Segmenter) -> Numbering:
+    if source.spec.target != "mask":
+        return Numbering(np.empty(0, np.int64))
+    return numbering(source.spec.classes, segmenter.card.classes, source.mask_values)
 
 
 def _check_targets(segmenter: Segmenter, source: Source, asked: Asked) -> None:
@@ -139,7 +119,7 @@ def _write_all(
 ) -> Iterator[Pair]:
     """Writes each mask as soon as it is there; yields predicted, true, spacing where the mask is known.
 
-    numbers: the run's number for each value of the true masks.
+    numbers: see `Numbering`.
     """
     overlap = OVERLAP if asked.overlap is None else asked.overlap
     for i, name in enumerate(source.names):
@@ -152,13 +132,12 @@ def _write_all(
         measured = _measured(mask, confidence, canvas, segmenter.card.classes)
         rows.append({"known": known, "file": name, "mask": target, **measured})
         if known:
-            yield mask, numbers[canvas.mask()], canvas.spacing
+            yield mask, numbers[canvas.mask()], canvas.grid
 
 
 def _target(name: str, canvas: Canvas) -> str:
     """The mask's path below the folder, for a sample of this name, as it stands in the table."""
-    name = escaped(name)
-    folder, slash, file = name.rpartition("/")
+    folder, slash, file = escaped(name).rpartition("/")
     return f"{folder}{slash}{stem_of(file)}{canvas.ending}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tacit.data.canvas import OVERLAP, Canvas, Predict
+from tacit.data.canvas import OVERLAP, Canvas, Grid, Predict
 from tacit.data.source import Source
 from tacit.encoders.card import card_of
 from tacit.encoders.modes import keeping_modes
@@ -73,9 +73,9 @@ def predicted_pairs(
     source: Source,
     positions: np.ndarray,
     device: torch.device | str,
-) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence[float] | None]]:
-    """(predicted, true) masks (*space), and the spacing in mm, of the samples at these positions."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, Grid]]:
+    """(predicted, true) masks (*space), and the grid in mm, of the samples at these positions."""
     for i in positions.tolist():
         canvas = canvas_of(encoder, source, i)
         found = canvas.predict(predict, device).argmax(0).numpy()
-        yield found, canvas.mask(), canvas.spacing
+        yield found, canvas.mask(), canvas.grid

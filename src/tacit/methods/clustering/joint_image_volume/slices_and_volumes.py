@@ -13,7 +13,7 @@ from tacit.batch import Batch, Samples
 from tacit.data.image.form import ImageForm
 from tacit.data.source import Sample, Source
 from tacit.data.volume.form import VolumeForm
-from tacit.data.volume.volumes import VolumeSample
+from tacit.data.volume.volume import VolumeSample
 from tacit.encoders.card import card_of
 from tacit.encoders.heads import mlp
 from tacit.encoders.zoo import fixed_size
