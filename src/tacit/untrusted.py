@@ -40,20 +40,34 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     """Plain values alone; what looks like a date is a text, and 1e-3 a number, as people mean it."""
 
 
-class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # as above
-    """What `_Loader` reads as it was."""
+class _PlainLoader(yaml.SafeLoader):
+    """The same for names that libyaml cannot read, because they are not UTF-8."""
+
+
+class _Whole:
+    """Equal values are written out each time."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Equal values are written out each time."""
+        """All."""
         return True
 
 
+class _Dumper(_Whole, getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # as above
+    """What `_Loader` reads as it was."""
+
+
+class _PlainDumper(_Whole, yaml.SafeDumper):
+    """The same for names that libyaml cannot write."""
+
+
 _EXPONENT = re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+")
-_Loader.yaml_implicit_resolvers = {
+_NOT_UTF8 = re.compile(r"\\uDC[89A-F][0-9A-F]")
+_SLOWLY = 2**16  # characters that a reader in Python may take
+_Loader.yaml_implicit_resolvers = _PlainLoader.yaml_implicit_resolvers = {
     letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-for _kind in (_Loader, _Dumper):
+for _kind in (_Loader, _PlainLoader, _Dumper, _PlainDumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
@@ -134,9 +148,10 @@ def parse_yaml(text: str) -> Any:
     Raises:
         ValueError: it is not YAML, has aliases, other values, or more than `DEPTH` levels.
     """
+    loader = _PlainLoader if len(text) <= _SLOWLY and _NOT_UTF8.search(text) else _Loader
     try:
-        _check_events(text)
-        values = yaml.load(text, Loader=_Loader)
+        _check_events(text, loader)
+        values = yaml.load(text, Loader=loader)
     except (yaml.YAMLError, RecursionError, OverflowError, ArithmeticError) as error:
         raise ValueError(" ".join(str(error).split())) from None
     if (other := _other(values)) is not None:
@@ -146,14 +161,17 @@ def parse_yaml(text: str) -> Any:
 
 def dump_yaml(values: Any) -> str:
     """Plain values as a YAML document that `parse_yaml` reads as they were."""
-    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    try:
+        text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    except UnicodeEncodeError:  # bytes of a name that are not UTF-8, which libyaml cannot write
+        text = yaml.dump(values, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
     return text
 
 
-def _check_events(text: str) -> None:
+def _check_events(text: str, loader: Any) -> None:
     """Look at the document before anything is built of it."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
             # a few lines of aliases to aliases are values without end
             raise ValueError(f"it has an alias, *{event.anchor}: write the value out")

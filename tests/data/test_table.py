@@ -94,3 +94,12 @@ def test_a_label_in_no_encoding_that_is_known(tmp_path):
     table = read_table(path, "label")
     with pytest.raises(UsageError, match="neither UTF-8 nor Windows-1252: save it as UTF-8"):
         table.readable(table.lines[1].cells[1])
+
+
+def test_a_pipe_or_a_device_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    for name in ("labels.csv", "endless.csv"):
+        with pytest.raises(UsageError, match=f"cannot read the labels file .*{name}: ") as caught:
+            read_table(tmp_path / name, "label")
+        assert "\n" not in str(caught.value)

@@ -108,6 +108,22 @@ def test_kl_by_hand():
     assert kl_consistency(Z, ZT).item() == pytest.approx(expected, abs=1e-15)
 
 
+def test_the_hand_example_of_semixup_with_kl():
+    """The authors' code: D(zt, z), D(z, zm) + D(zm, zt), D(zm, zmix), where D(a, b) is KL(b || a) / C."""
+    zmix = mix(Z, ZP, 0.75)
+    terms = semixup_consistency([Z, ZT], [ZM], [zmix], distance="kl")
+    inside = (0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)) / 2
+    first = (0.9 * math.log(0.9 / 0.75) + 0.1 * math.log(0.1 / 0.25)) / 2
+    second = (0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)) / 2
+    assert terms["in"].item() == pytest.approx(2 * inside, abs=1e-15)
+    assert terms["in_out"].item() == pytest.approx(2 * (first + second), abs=1e-15)
+    # (0.0362 + 0.2554) in this order, and (0.0362 + 0.1840) were the mixed copy second in both
+    assert terms["in_out"].item() == pytest.approx(0.5832860, abs=5e-8)
+    p = zmix.softmax(1)[0].tolist()
+    line = (p[0] * math.log(p[0] / 0.9) + p[1] * math.log(p[1] / 0.1)) / 2
+    assert terms["interpolation"].item() == pytest.approx(4 * line, abs=1e-15)
+
+
 @few
 @given(seeds, classes, scales, st.integers(1, 6))
 def test_squared_difference_is_symmetric_bounded_and_blind_to_shifts(seed, c, scale, b):
@@ -140,7 +156,8 @@ def test_kl_is_not_below_0_blind_to_shifts_and_the_slow_sum(seed, c, scale, b):
 def test_semixup_is_the_slow_sum_over_pairs(distance, views, copies):
     transformed, mixed, targets = (draw(n, 4, 5, seed=s) for n, s in ((views, 1), (copies, 2), (copies, 3)))
     inside = sum(slow_distance(b, a, distance) for a, b in combinations(transformed, 2))
-    across = sum(slow_distance(a, m, distance) for a, m in product(transformed, mixed))
+    across = sum(slow_distance(transformed[0], m, distance) for m in mixed)
+    across += sum(slow_distance(m, a, distance) for a, m in product(transformed[1:], mixed))
     across += sum(slow_distance(b, a, distance) for a, b in combinations(mixed, 2))
     line = sum(slow_distance(m, t, distance) for m, t in zip(mixed, targets, strict=True))
     terms = semixup_consistency(
@@ -173,8 +190,9 @@ def test_unmixed_copies_without_dropout(distance):
     zm = mix(z, other, 1.0)
     terms = semixup_consistency([z, zt], [zm], [mix(z, other, torch.tensor(1.0))], distance=distance)
     assert abs(terms["interpolation"].item()) < 1e-15
-    d = DISTANCES[distance](zt, z).item()
-    assert total(terms) == pytest.approx((2 + 2) * d, rel=1e-12)
+    there, back = DISTANCES[distance](zt, z).item(), DISTANCES[distance](z, zt).item()
+    assert total(terms) == pytest.approx(2 * there + 2 * back, rel=1e-12)
+    assert (there == back) == (distance == "l2")
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -259,7 +277,7 @@ def test_semixup_detaches_second_arguments_only(space, distance):
     }
     assert reached == {
         "in": [False, True, False, False],
-        "in_out": [True, True, False, False],
+        "in_out": [True, False, True, False],
         "interpolation": [False, False, True, False],
     }
 

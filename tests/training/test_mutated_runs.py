@@ -9,7 +9,7 @@ from mutations import mutate, watch_for_strangers, write_module
 from run_readers import READERS
 from tacit.errors import TacitError
 
-EACH = 40
+EACH = 25
 SEEN = watch_for_strangers()
 
 

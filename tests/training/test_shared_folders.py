@@ -5,6 +5,7 @@ import signal
 import threading
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 import tacit
@@ -175,8 +176,9 @@ def test_two_predictions_into_one_folder(tmp_path, monkeypatch):
     from types import SimpleNamespace
 
     from tacit.tasks.masks import predict
+    from tacit.tasks.masks.numbering import Numbering
 
-    monkeypatch.setattr(predict, "_check_classes", lambda source, segmenter: None)
+    monkeypatch.setattr(predict, "_numbering", lambda source, segmenter: Numbering(np.arange(2)))
     asked = SimpleNamespace(folder=tmp_path / "masks", where=())
     with owned_elsewhere(tmp_path / "masks"), pytest.raises(UsageError, match="masks' is in use by"):
         predict.write_masks(None, None, asked)

@@ -95,8 +95,10 @@ WEIGHT = "encoder.layers.0.weight"
         (put("optimizer", "state", value=[]), "its optimizer.state is"),
         (put("optimizer", "param_groups", value={}), "its optimizer.param_groups is"),
         (put("optimizer", "param_groups", value=[{"lr": NAN}]), "its optimizer.lr is nan"),
+        (put("optimizer", "param_groups", value=[{"lr": 10**400}]), "its optimizer.lr is 1"),
+        (put("optimizer", "state", 0, value={"step": 10**400}), "its optimizer.step is 1"),
         (put("optimizer", "state", 0, value=5), "holds 5"),
-        (put("optimizer", "state", 0, value={"step": -1.0}), "its optimizer.step is -1.0"),
+        (put("optimizer", "state", 0, value={"step": torch.tensor(-1.0)}), "its optimizer.step is tensor"),
         (put("optimizer", "state", 0, value={"a": torch.tensor(NAN)}), "its optimizer.a has values that are"),
     ],
 )

@@ -160,3 +160,26 @@ def test_what_a_later_version_adds_is_left_out(tmp_path):
     whole = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(json.dumps({**whole, "colour": "blue"}))
     assert Summary.load(tmp_path).candidates == whole["candidates"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"score": 5}, "its score is 5, and must be a text of one line"),
+        ({"statistics": "a\nb"}, "its statistics is"),
+        ({"held_out": -1}, "its held_out is -1"),
+        ({"kept": "other"}, "its kept is 'other', and must be one of its candidates"),
+        ({"candidates": {"trained": "high"}}, "its candidates.trained is 'high'"),
+        ({"candidates": {"trained": 10**400}}, "its candidates.trained is 1"),
+        ({"floors": {"a\nb": 0.5}}, "must be a text of one line"),
+        ({"floors": []}, r"its floors holds \[\]"),
+        ({"remedies": "more"}, "its remedies is 'more', and must be a list"),
+        ({"remedies": [5]}, "must be a text of one line"),
+    ],
+)
+def test_summaries_of_nonsense(changes, words, tmp_path):
+    sound = {"score": "knn", "held_out": 3, "kept": "trained", "candidates": {"trained": 0.5}, "floors": {}}
+    (tmp_path / FILE).write_text(json.dumps({**sound, "statistics": "", "remedies": [], **changes}))
+    with pytest.raises(TacitError, match=words) as caught:
+        Summary.load(tmp_path)
+    assert "\n" not in str(caught.value)

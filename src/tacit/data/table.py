@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tacit.data.names import spelled
 from tacit.errors import UsageError, did_you_mean
 from tacit.files import plain_cell
+from tacit.untrusted import TABLE_LIMIT, first_line, read_bytes
 
 _SEPARATORS = ";\t,"  # of equals the first is taken: "a.png;3,5" has as many commas as semicolons
 _ROWS = 50  # that are looked at to find the separator
@@ -118,12 +119,12 @@ def _filled(cells: tuple[str, ...]) -> int:
 def _text(path: Path, what: str) -> tuple[str, str]:
     """The file's text, and its encoding if that is not UTF-8."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path, TABLE_LIMIT)
     except FileNotFoundError:
         near = [entry.name for entry in path.parent.glob("*")]
         raise UsageError(f"no {what}s file {path}{did_you_mean(path.name, near)}") from None
-    except OSError as error:
-        raise UsageError(f"cannot read the {what}s file {path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the {what}s file {path}: {first_line(error)}") from None
     wide = _wide(data)
     try:
         if wide:

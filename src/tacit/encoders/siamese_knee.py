@@ -36,8 +36,8 @@ class SiameseKneeNet(nn.Module):
     width: channels of the first convolutions.
     pool: "hv" takes the maximum over the width, then a 1 x 1 convolution as above, then the maximum over
         the height; "vh" height first; "gap" the mean over both, without that convolution.
-    dropout: in the blocks, of single elements (which kind the paper has is a guess). It is part of
-        Semixup's perturbations: keep it.
+    dropout: in the blocks, of single elements, as in the published code. It is part of Semixup's
+        perturbations: keep it.
 
     Input sides of at least 16 pixels; the last map is an eighth of them, rounded up.
 

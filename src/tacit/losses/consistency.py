@@ -86,18 +86,21 @@ def semixup_consistency(
     For two views with logits z and zt, one mixed copy with zm, and zmix = l z + (1 - l) z':
 
         in              in_weight D(zt, z)
-        in_out          in_out_weight (D(z, zm) + D(zt, zm))
+        in_out          in_out_weight (D(z, zm) + D(zm, zt))
         interpolation   interpolation_weight D(zm, zmix)
 
-    That is the authors' code. Their figure has any number of copies, with a term for each pair; here pairs
-    of views are `in`, pairs of which one or both are mixed are `in_out` (that pairs of mixed copies belong
-    there is our choice, because neither lies on the manifold), and each pair counts once. Terms are sums
-    over pairs, so that more copies weigh more.
+    That is the authors' code, also in the order of arguments, which matters to `kl` and `detach_target`.
+    Their figure has any number of copies, with a term for each pair; here pairs of views are `in`, pairs of
+    which one or both are mixed are `in_out` (that pairs of mixed copies belong there is our choice, because
+    neither lies on the manifold), and each pair counts once. Terms are sums over pairs, so that more copies
+    weigh more. Of two views or of two mixed copies the later comes first; the first view comes before a
+    mixed copy, and a mixed copy before any other view.
 
     transformed: at least one (B, C), logits of views of the same samples. mixed: any number of the same,
         of mixed copies. mixed_targets: one (B, C) for each mixed copy, the mix of the outputs at both ends.
     target_space: whether the targets are logits or probabilities.
-    distance: D is `squared_difference` or `kl_consistency`, their first argument first.
+    distance: D is `squared_difference` or `kl_consistency`; D(a, b) of the latter is
+        KL(softmax b || softmax a) / C.
     detach_target: whether the second argument of each D gets no gradient (the code detaches nothing).
     Returns three scalars. A term without pairs, or of weight 0, is 0; the latter is not computed.
 
@@ -117,7 +120,7 @@ def semixup_consistency(
     targets = [_logarithm(t) for t in mixed_targets] if target_space == "prob" else mixed_targets
     terms = {
         "in": (in_weight, _pairs(transformed)),
-        "in_out": (in_out_weight, [(z, zm) for zm in mixed for z in transformed] + _pairs(mixed)),
+        "in_out": (in_out_weight, _across(transformed, mixed) + _pairs(mixed)),
         "interpolation": (interpolation_weight, list(zip(mixed, targets, strict=True))),
     }
     nothing = wide(transformed[0]).new_zeros(())
@@ -173,6 +176,12 @@ def check_one_per_row(logits: Tensor, **values: Tensor) -> None:
 def _pairs(outputs: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Each unordered pair once, the later output first, as in D(zt, z)."""
     return [(later, earlier) for earlier, later in combinations(outputs, 2)]
+
+
+def _across(transformed: Sequence[Tensor], mixed: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Each view with each mixed copy, in the order of D(z, zm) and D(zm, zt)."""
+    first, *others = transformed
+    return [pair for zm in mixed for pair in [(first, zm), *((zm, other) for other in others)]]
 
 
 def _logarithm(q: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Shared by all functions: half precision is computed in float32, also under autocast; float64 stays float64.
 Targets, masks and weights get no gradient.
 
-What is said of FreeMatch and SoftMatch is from memory of the papers, compared with the authors' code
-(`microsoft/Semi-supervised-learning`); no specification of these two was at hand.
+What is said of FreeMatch and SoftMatch is from memory of the papers, compared with the authors' two codes
+(`TorchSSL/TorchSSL` and `microsoft/Semi-supervised-learning`); no specification of these two was at hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tacit.losses.consistency import check_one_per_row, check_rows, wide
 
 _LEAST_SHARE = 1e-6
 """A class with a smaller running share is aligned as if it had this one (our choice, the size of the constant
-that the authors' code adds)."""
+that the authors' second code adds)."""
 
 
 def sharpen(p: Tensor, temperature: float) -> Tensor:
@@ -111,8 +111,8 @@ def flexmatch_thresholds(selected: Tensor, classes: int, threshold: float, *, wa
 def freematch_thresholds(global_threshold: float | Tensor, local: Tensor) -> Tensor:
     """FreeMatch's self-adaptive thresholds (Wang et al., 2023, arXiv 2205.07246): t p_c / max p.
 
-    From memory of the paper. Both arguments are moving averages over unlabelled batches that begin at 1 / C
-    (the code begins at 1), with momentum 0.999:
+    From memory of the paper. Both arguments are moving averages over unlabelled batches that begin at 1 / C,
+    as in the authors' code, with momentum 0.999:
 
         t <- m t + (1 - m) mean max q,     p <- m p + (1 - m) mean q
 
@@ -168,8 +168,9 @@ def softmatch_weights(
 
         exp(-(confidence - mean)^2 / (2 variance / deviations^2))   below the mean,   1 above
 
-    confidence: (B,) largest probabilities. mean, variance: moving averages of theirs with momentum 0.999,
-        which begin at 1 / C and 1. deviations: 2 in the authors' code; 1 is the plain Gaussian.
+    confidence: (B,) largest probabilities, aligned (`uniform_alignment`). mean, variance: moving averages of
+        those before the alignment with momentum 0.999, which begin at 1 / C and 1 (after it in the authors'
+        second code, see `SoftMatch`). deviations: 2 in the authors' code; 1 is the plain Gaussian.
     Returns (B,) from 0 to 1, no gradient. With a variance of 0 it is a threshold at the mean.
     """
     confidence = wide(confidence.detach())
@@ -181,7 +182,8 @@ def softmatch_weights(
 def uniform_alignment(q: Tensor, running: Tensor) -> Tensor:
     """SoftMatch's uniform alignment (Chen et al., 2023, arXiv 2301.10921): q / running, scaled to sum 1.
 
-    From memory of the paper. Weights are taken from aligned probabilities, pseudo-labels from q itself.
+    From memory of the paper. Weights are taken from aligned probabilities; pseudo-labels, and the mean and
+    variance of the confidence, from q itself.
 
     q: (B, C) probabilities. running: (C,) moving average of the mean of q.
     Returns (B, C), no gradient; rows sum to 1. A uniform `running` changes nothing.

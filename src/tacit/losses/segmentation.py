@@ -34,7 +34,8 @@ def soft_dice(
 
     probability: (B, K, *space) in [0, 1], with gradient. target: (B, *space) int64.
     background: whether, of more than two classes, class 0 counts as well (so it does in the code of SSL4MIS
-        and of TraCoCo on ACDC). Of two classes the foreground counts alone, whatever this says.
+        and of TraCoCo on ACDC). Of two classes the foreground counts alone, whatever this says, as in UA-MT
+        and TraCoCo; SSL4MIS counts the background there, too.
     smooth: e. A class that neither map has gives 0.
     Returns the mean over the classes that count, a scalar in [0, 1].
 
@@ -57,8 +58,8 @@ def soft_dice(
 def segmentation_loss(logits: Tensor, target: Tensor, *, background: bool = False) -> Tensor:
     """0.5 (cross-entropy + `soft_dice`), what the labelled half of a batch is trained with.
 
-    So it is in the released code of UA-MT (Yu et al., 2019, arXiv 1907.07034), SSL4MIS and TraCoCo (Liu et
-    al., 2022, arXiv 2203.14523).
+    So it is in the released code of UA-MT (Yu et al., 2019, arXiv 1907.07034), TraCoCo (Liu et al., 2022,
+    arXiv 2203.14523) and SSL4MIS (but for two classes, see `soft_dice`).
 
     logits: (B, K, *space). target: (B, *space) int64. background: see `soft_dice`.
     Returns a scalar of at least 0.

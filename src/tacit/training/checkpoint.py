@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -101,16 +100,21 @@ class Checkpoint:
         check_type("optimizer.state", states, dict, "names and values")
         for group in groups:
             for name, value in mapping(group, "its optimizer.param_groups").items():
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise wrong(f"optimizer.{name}", value, "a finite number")
+                _check_finite(f"optimizer.{name}", value)
         for number, state in states.items():
             for name, value in mapping(state, f"its optimizer.state[{number!r:.20}]").items():
-                if isinstance(value, Tensor):
-                    _check_tensor(f"optimizer.{name}", value)
-                if isinstance(value, Tensor | float) and torch.as_tensor(value).isnan().any():
+                if not isinstance(value, Tensor):
+                    _check_finite(f"optimizer.{name}", value)
+                    continue
+                _check_tensor(f"optimizer.{name}", value)
+                if value.isnan().any():
                     raise ValueError(f"its optimizer.{name} has values that are not numbers")
-                if name == "step" and not (torch.as_tensor(value) >= 0).all():
+                if name == "step" and not (value >= 0).all():
                     raise wrong("optimizer.step", value, "a number of at least 0")
+
+
+_MEANS = frozenset({"fused", "foreach", "capturable", "differentiable", "maximize"})
+"""Settings of an optimiser that say how it computes, or that no recipe changes."""
 
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any], *, rests: bool = False) -> None:
@@ -123,9 +127,10 @@ def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any], *, rests: boo
     """
     try:
         _check_state(optimizer, state, rests)
-        # settings that an older version of the optimiser did not have are those of this one
+        # settings that an older version did not have, and ways to compute, are those of this one
         groups = [
-            {**own, **saved} for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
+            {**own, **saved, **{name: own[name] for name in _MEANS & own.keys()}}
+            for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True)
         ]
         optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -141,7 +146,7 @@ def _check_state(optimizer: Optimizer, state: Mapping[str, Any], rests: bool) ->
         if not isinstance(numbers, list) or len(numbers) != len(own["params"]):
             raise ValueError("its groups have other numbers of parameters")
         for name, value in own.items():
-            if name in saved and name != "params" and not _alike(saved[name], value):
+            if name in saved and name not in _MEANS | {"params"} and not _alike(saved[name], value):
                 raise wrong(f"optimizer.{name}", saved[name], f"as {shortly(value)}")
         if not all(map(is_whole, numbers)) or len(set(numbers)) < len(numbers):
             raise wrong("optimizer.params", numbers, "different whole numbers")
@@ -175,6 +180,12 @@ def _check_archive(path: Path) -> None:
         raise ValueError("it claims to hold more than its size")
 
 
+def _check_finite(name: str, value: object) -> None:
+    """Refuse a number that no float holds, if it is a number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        check_number(name, value, lambda number: True, "a finite number")
+
+
 def _check_tensor(name: str, value: object) -> None:
     """Refuse what is not a tensor whose values are all in the file."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
@@ -185,8 +196,12 @@ def _check_tensor(name: str, value: object) -> None:
 
 def _alike(saved: Any, own: Any) -> bool:
     """Whether a saved setting of an optimiser is of the kind that it has."""
-    if isinstance(own, bool) or own is None or isinstance(own, str):
-        return bool(saved == own)
+    if isinstance(own, bool):
+        return isinstance(saved, bool)
+    if own is None:
+        return saved is None or isinstance(saved, bool)
+    if isinstance(own, str):
+        return isinstance(saved, str) and saved == own
     if isinstance(own, list | tuple):
         together = isinstance(saved, list | tuple) and len(saved) == len(own)
         return together and all(map(_alike, saved, own))

@@ -113,7 +113,7 @@ class Summary:
             read = mapping(read_json(folder / FILE), "it")
             known = {f.name: needed(read, f.name) for f in fields(cls)}  # a later version may have more
             for name in ("score", "kept", "statistics"):
-                check_type(name, known[name], str, "a text")
+                _check_line(name, known[name])
             check_number("held_out", known["held_out"], is_count, "a whole number of at least 0")
             for name in ("candidates", "floors"):
                 scores = mapping(known[name], f"its {name}")
@@ -121,10 +121,18 @@ class Summary:
             if known["candidates"] and known["kept"] not in known["candidates"]:
                 raise wrong("kept", known["kept"], "one of its candidates")
             check_type("remedies", known["remedies"], list, "a list of texts")
-            known["remedies"] = tuple(map(str, known["remedies"]))
+            known["remedies"] = tuple(known["remedies"])
+            for word in (*known["remedies"], *known["candidates"], *known["floors"]):
+                _check_line("remedies, candidates or floors", word)
             return cls(**known)
         except (OSError, ValueError) as error:
             raise TacitError(f"{folder / FILE} is damaged: {first_line(error)}") from None
+
+
+def _check_line(name: str, value: object) -> None:
+    """Refuse what is not a text of one line, as people read it."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise wrong(name, value, "a text of one line")
 
 
 def _number(name: str, value: float | None) -> float:

@@ -6,6 +6,7 @@ import pytest
 from scans import classes, oblique, save, scan, spread, turned, whole
 
 from tacit.data.open import open_source
+from tacit.data.volume.canvas import VolumeCanvas
 from tacit.data.volume.volume import to_original
 from tacit.errors import UsageError
 
@@ -113,3 +114,25 @@ def test_coarser_grids_keep_the_field_of_view(tmp_path):
     assert np.flatnonzero(array[:, 0, 0]).tolist() == [12, 13, 14, 15]
     # a difference that is rounding alone is none
     assert open_source(tmp_path, spacing=(0.50001, 1, 5)).volume(0).spacing == (0.5, 1, 5)
+
+
+@pytest.mark.parametrize("endianness", "<>")
+@pytest.mark.parametrize(
+    ("kind", "header"), [(nib.Nifti1Image, nib.Nifti1Header), (nib.Nifti2Image, nib.Nifti2Header)]
+)
+def test_a_written_mask_is_a_file_as_its_volume(tmp_path, caplog, kind, header, endianness):
+    """On a sheared grid whose axes are permuted and flipped; without a word about the header."""
+    affine = np.array([[0, 0, -2, 8.0], [1.5, 0, 1, -4], [0, -1.2, 0, 3], [0, 0, 0, 1]])
+    for name, voxels in (("a", scan()), ("a_seg", classes())):
+        image = kind(voxels, affine, header(endianness=endianness))
+        image.set_data_dtype(voxels.dtype)
+        nib.save(image, tmp_path / f"{name}.nii")
+    caplog.clear()
+    volume = open_source(tmp_path).volume(0)
+    mask = volume.read_mask((0, 0, 0), volume.shape).numpy()
+    VolumeCanvas(volume, (8, 8, 8)).write(mask, tmp_path / "out.nii.gz")
+    assert caplog.records == []
+    out = nib.load(tmp_path / "out.nii.gz")
+    assert type(out) is kind
+    np.testing.assert_array_equal(np.asarray(out.dataobj), classes())
+    np.testing.assert_allclose(out.affine, affine, atol=1e-6)

@@ -61,7 +61,7 @@ def splits(folder):
         (["c-seg.nii", "c.nii", "d.h5", "d_label.npz"], {"c.nii": "c-seg.nii", "d.h5": "d_label.npz"}),
         (["imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"], {"imagesTr/a_0000.nii.gz": "labelsTr/a.nii.gz"}),
         (["_seg.nii"], {"_seg.nii": None}),
-        (["images/L1_img.nii.gz", "masks/L1_msk.nii.gz"], {"images/L1_img.nii.gz": "masks/L1_msk.nii.gz"}),
+        (["images/L1.nii.gz", "masks/L1_msk.nii.gz"], {"images/L1.nii.gz": "masks/L1_msk.nii.gz"}),
         (["images/a.nii.gz", "masks/images/a.nii.gz"], {"images/a.nii.gz": "masks/images/a.nii.gz"}),
         (["A.NII.GZ", "A_seg.NII.GZ"], {"A.NII.GZ": "A_seg.NII.GZ"}),
         (["sub-01_T1w.nii", "sub-01_T1w_dseg.nii"], {"sub-01_T1w.nii": "sub-01_T1w_dseg.nii"}),

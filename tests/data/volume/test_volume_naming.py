@@ -36,6 +36,8 @@ def pairs(folder, *names):
         ("img/x.nii", "label/x.nii"),
         ("imagesVa/x.nii", "labelsVa/x.nii"),
         ("scans/x.nii", "annotations/x.nii"),
+        ("images/L1_img.nii.gz", "masks/L1_msk.nii.gz"),
+        ("L1_image.nii", "L1_seg.nii"),
         ("imgs_train/x.nii", "ground_truth/x.nii"),
         ("sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T1w_seg.nii.gz"),
         ("sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_dseg.nii.gz"),

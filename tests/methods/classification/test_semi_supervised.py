@@ -309,6 +309,29 @@ def test_softmatch_weights_follow_the_mean():
     assert loss.item() == pytest.approx((-math.log(0.9) - expected * math.log(0.5)) / 2, rel=1e-5)
 
 
+def test_softmatch_takes_mean_and_variance_before_the_alignment_and_weights_after_it():
+    method = make("softmatch", pixels(), momentum=0.0)
+    q = torch.tensor([[0.8, 0.1, 0.1], [0.6, 0.2, 0.2]])
+    _, weight = method.match(q.log(), q.log(), torch.arange(2))
+    assert method.mean.item() == pytest.approx(0.7)
+    assert method.variance.item() == pytest.approx(0.02)
+    torch.testing.assert_close(method.running, torch.tensor([0.7, 0.15, 0.15]))
+    # q / running is (8/7, 2/3, 2/3) and (6/7, 4/3, 4/3)
+    aligned = (8 / 7) / (8 / 7 + 4 / 3), (4 / 3) / (6 / 7 + 8 / 3)
+    expected = [math.exp(-((a - 0.7) ** 2) / (2 * 0.02 / 4)) for a in aligned]
+    assert weight.tolist() == pytest.approx(expected, rel=1e-4)
+    assert max(expected) < 0.01  # those of the aligned mean, 0.42, would be 1 and 0.37
+
+
+def test_softmatch_survives_a_batch_of_one_sample():
+    method = make("softmatch", pixels(), momentum=0.9)
+    q = torch.tensor([[0.8, 0.1, 0.1]])
+    loss, weight = method.match(q.log(), q.log(), torch.arange(1))
+    assert method.variance.item() == 1.0
+    assert torch.isfinite(loss)
+    assert 0 < weight.item() <= 1
+
+
 @pytest.mark.parametrize("space", ["logits", "prob"])
 def test_semixup_by_hand(space):
     method = make("semixup", pixels(), dropout=0.0, mix_space=space)

@@ -80,10 +80,12 @@ class VolumeCanvas(Canvas):
         return math.prod(1 + math.ceil(max(0, n - side) / stride) for n, side, stride in sides)
 
     def write(self, mask: np.ndarray, path: Path) -> None:
-        """A NIfTI file with the affine and orientation of the volume's own."""
+        """A NIfTI file with the affine and orientation of the volume's own; NIfTI-2 where that is."""
         nibabel = require("nibabel", "volumes")
         array, affine, header = to_original(mask, self.volume)
-        image = nibabel.Nifti1Image(array.astype(np.uint8), affine, header)
+        second = isinstance(header, nibabel.Nifti2Header)
+        kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+        image = kind(array.astype(np.uint8), affine, header)
         image.set_data_dtype(np.uint8)
         image.header.set_slope_inter(1, 0)
         with replacing(path) as file:

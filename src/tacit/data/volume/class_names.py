@@ -51,7 +51,8 @@ def read_class_names(folder: Path, deeper: Sequence[str] = ()) -> ClassNames:
 
 def _read(path: Path) -> ClassNames:
     try:
-        return _names(read_json(path, encoding="utf-8-sig").get("labels", {}))
+        labels = read_json(path, encoding="utf-8-sig").get("labels", {})
+        return _names(labels)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         cause = str(error).splitlines()[0]
         raise UsageError(f"{path}: its labels cannot be read ({cause}); fix or remove it") from None

@@ -203,11 +203,10 @@ def _read_nifti(path: Path, name: str, masks: bool) -> Content:
         voxels = _voxels(name, unzipped, start, begin, needed).view(dtype).reshape(shape, order="F")
         found = zip(header.get_slope_inter(), (1.0, 0.0), strict=True)
         slope, inter = (default if value is None else value for value, default in found)
-        values = scaling(voxels, slope, inter)
         if len(shape) < 3:  # of a mask, which the volume's shape will refuse
-            return Content(values, None, None)
+            return Content(scaling(voxels, slope, inter), None, None)
         affine, notes = place(name, header)
-        return Content(values, None, affine, notes)
+        return Content(scaling(voxels, slope, inter), None, affine, notes)
 
 
 def _voxels(name: str, file: IO[bytes], start: bytes, begin: int, needed: int) -> np.ndarray:

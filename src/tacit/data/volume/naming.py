@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tacit.data.names import spelled
 from tacit.data.volume.files import extension_of
 
-SUFFIXES = "_seg, _mask, _label, _gt, _dseg, _msk or _segmentation"
+SUFFIXES = "_seg, _mask, _msk, _label, _gt, _dseg or _segmentation"
 """In messages: what is behind a volume's name in that of its mask."""
 _PART = r"(?:[ _-]?(?P<part>tr(?:ain(?:ing)?)?|ts|test(?:ing)?|va|val(?:idation)?))?"
 _IMAGE_FOLDER = re.compile(rf"(?:images?|imgs?|volumes?|scans?){_PART}", re.IGNORECASE)

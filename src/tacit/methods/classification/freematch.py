@@ -19,7 +19,7 @@ from tacit.views.warp import STRONG, WEAK, Warp
 
 
 class FreeMatch(FixMatch):
-    """FreeMatch (Wang et al., 2023; arXiv 2205.07246), from memory of the paper.
+    """FreeMatch (Wang et al., 2023; arXiv 2205.07246), from memory of the paper and as in its authors' code.
 
     The threshold needs no tuning: a global one follows the mean confidence, a local one each class's mean
     probability, both as moving averages that begin at 1 / classes,
@@ -88,21 +88,27 @@ class FreeMatch(FixMatch):
 
 
 class SoftMatch(FixMatch):
-    """SoftMatch (Chen et al., 2023; arXiv 2301.10921), from memory of the paper.
+    """SoftMatch (Chen et al., 2023; arXiv 2301.10921), from memory of the paper and its authors' codes.
 
     Every pseudo-label counts, the less the further its confidence lies below the mean:
 
-        w = exp(-(max q - mean)^2 / (2 variance / 4))  below the mean, 1 above
+        w = exp(-(max a - mean)^2 / (2 variance / 4))  below the mean, 1 above
+        a = q / p, scaled to sum 1,   p <- m p + (1 - m) mean q
+        mean <- m mean + (1 - m) mean max q,   variance <- m variance + (1 - m) var max q
 
-    with moving averages of mean and variance of the confidence. The probabilities from which the
-    confidence is taken are aligned to a uniform distribution of classes.
+    q are the network's probabilities for weak views. The alignment a, to a uniform distribution of classes,
+    decides whose weight is large; mean and variance are those of the confidence before it, and the
+    pseudo-label is argmax q. So they are in the authors' first code (TorchSSL), with which the paper's image
+    results were made. Their second code (USB) takes mean and variance after the alignment; its authors say
+    that no change was meant (microsoft/Semi-supervised-learning, issue 89). USB aligns to a uniform
+    distribution, as here; TorchSSL to the mean prediction for labelled samples.
 
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
         weight: of the unlabelled term.
         ramp_steps: steps in which it rises linearly from 0; none in the paper.
         momentum: of mean, variance and class distribution.
-        align: whether probabilities are aligned.
+        align: whether weights are taken from aligned probabilities.
         ema: of the averaged network that is evaluated; 0 evaluates the trained one.
         dropout: before the classifier.
         weak: how a weak view is made.
@@ -146,13 +152,14 @@ class SoftMatch(FixMatch):
     def match(self, logits: Tensor, target: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Weights instead of a mask; the averages take in the batch first."""
         q = target.softmax(1)
+        everyone = gather(q)
+        confidence = everyone.max(1).values
+        self.mean.lerp_(confidence.mean(), 1 - self.momentum)
+        if len(confidence) > 1:  # one sample has no variance
+            self.variance.lerp_(confidence.var(correction=1), 1 - self.momentum)
         if self.align:
-            self.running.lerp_(gather(q).mean(0), 1 - self.momentum)
+            self.running.lerp_(everyone.mean(0), 1 - self.momentum)
             q = uniform_alignment(q, self.running)
-        confidence = q.max(1).values
-        everyone = gather(confidence)
-        self.mean.lerp_(everyone.mean(), 1 - self.momentum)
-        self.variance.lerp_(everyone.var(correction=1), 1 - self.momentum)
-        weight = softmatch_weights(confidence, self.mean, self.variance)
+        weight = softmatch_weights(q.max(1).values, self.mean, self.variance)
         loss, _ = pseudo_label_cross_entropy(logits, target, 0.0, weight=weight)
         return loss, weight

@@ -28,16 +28,16 @@ class Semixup(SemiSupervised):
     z1, z2 are logits of two views of an unlabelled sample, zm those of m = l x1 + (1 - l) x1', x' being
     the batch in random order; D(a, b) = mean over samples and classes of (softmax a - softmax b)^2.
 
-        in manifold          2 D(z1, z2)
-        in and out           2 (D(z1, zm) + D(z2, zm))
+        in manifold          2 D(z2, z1)
+        in and out           2 (D(z1, zm) + D(zm, z2))
         interpolation        4 D(zm, l z1 + (1 - l) z1')
         labelled             mixup of labelled samples (see `supervised`)
 
     One network, no teacher, no ramp, and gradient into both sides of D. l is max(b, 1 - b) of one draw
     b ~ Beta(alpha, alpha) a batch, at least 0.55 (0.7 for labelled samples: both floors are in the authors'
     code only). z1' is taken from z1, where the authors' code has a pass of its own (another dropout mask).
-    With more copies all pairs count alike, and each mixed copy has an interpolation term. The weights
-    were tuned for 5 classes, lr 1e-4 and 500 epochs.
+    Which argument of D comes first is as in the authors' code. With more copies all pairs count alike, and
+    each mixed copy has an interpolation term. The weights were tuned for 5 classes, lr 1e-4 and 500 epochs.
 
     Args:
         encoder: what learns; images of (C, size, size) to feature vectors.
@@ -48,8 +48,10 @@ class Semixup(SemiSupervised):
         n_mixes: mixed copies, each with partners of its own.
         drop: terms to leave out.
         mix_space: whether logits or probabilities are mixed for the interpolation term.
-        distance: l2 is D above; kl the Kullback-Leibler divergence of the authors' code.
-        detach_target: whether the second side of each D gets no gradient.
+        distance: l2 is D above; kl is KL(softmax b || softmax a) / C for D(a, b), the other distance of the
+            authors' code.
+        detach_target: whether the second side of each D gets no gradient (z1, zm, z2 and the mixed outputs in
+            the four terms above); both get it in the paper.
         alpha: of the Beta distribution.
         floor: smallest l for unlabelled samples.
         labelled_floor: smallest l for labelled samples.

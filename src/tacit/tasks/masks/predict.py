@@ -54,11 +54,11 @@ def write_masks(segmenter: Segmenter, source: Source, asked: Asked) -> Predictio
     """
     numbers, note = _numbering(source, segmenter)
     with owning(asked.folder):
-        return _write_folder(segmenter, source, asked, numbers, (f"note: {note}",) if note else ())
+        return _write_folder(segmenter, source, asked, numbers, note)
 
 
 def _write_folder(
-    segmenter: Segmenter, source: Source, asked: Asked, numbers: np.ndarray, notes: tuple[str, ...]
+    segmenter: Segmenter, source: Source, asked: Asked, numbers: np.ndarray, note: str
 ) -> Predictions:
     """The masks and the table, in a folder that nothing else writes to."""
     _check_targets(segmenter, source, asked)
@@ -78,6 +78,7 @@ def _write_folder(
         named = zip(segmenter.card.classes[1:], case, strict=True)
         row |= {f"dice_{name}": _number(each.dice) for name, each in named}
     _write_table(asked.folder / table, rows, segmenter.card.classes, unit)
+    notes = (f"note: {note}",) if note else ()
     return Predictions(asked.folder, len(source), segmenter.card, graded, (), notes, f"masks and {table}")
 
 
