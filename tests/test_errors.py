@@ -37,3 +37,8 @@ def test_a_broken_dependency_is_not_called_missing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="surely_absent_inside"):
         require("brokenpackage", "hub")
+
+
+def test_a_message_is_one_line_whatever_a_cell_holds():
+    assert str(UsageError("no sample is called 'a\nb\r\nc'")) == "no sample is called 'a b c'"
+    assert "\n" not in str(BadFile("a\nb.png", "empty"))

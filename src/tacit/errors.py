@@ -24,7 +24,8 @@ class TacitError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return escaped(super().__str__())
+        """One line, whatever names or cells of files are in it."""
+        return " ".join(escaped(super().__str__()).splitlines())
 
 
 class UsageError(TacitError):

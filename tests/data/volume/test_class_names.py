@@ -113,3 +113,9 @@ def test_tables_further_down(tmp_path):
 def test_numbers_of_no_voxel_are_said(tmp_path):
     written(decathlon(tmp_path), {"background": 0, "a": 1, "b": 2, "d": 4})
     assert open_source(tmp_path).notes == ("no mask holds 3, and classes are numbered through all the same",)
+
+
+def test_a_number_beyond_all_bounds_is_one_line(tmp_path):
+    (tmp_path / "dataset.json").write_text('{"labels": {"a": 1' + "0" * 400 + "}}")
+    with pytest.raises(UsageError, match="its labels cannot be read"):
+        read_class_names(tmp_path)

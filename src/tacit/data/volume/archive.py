@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -30,7 +31,15 @@ def holds_volume_archive(path: Path, options: Options, wishes: VolumeOptions) ->
     """
     try:
         shapes = [_shape(path, images) for images, _ in Archive(path).splits.values()]
-    except (OSError, ValueError, KeyError, BadZipFile):  # reading it as images will say what is wrong
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        BadZipFile,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+    ):  # reading it as images will say what is wrong
         return False
     if not shapes or any(len(shape) != 4 for shape in shapes):
         return False
