@@ -2,7 +2,8 @@
 
 Every benchmark of this folder is one command, `python benchmarks/NAME.py [--quick]`, and writes
 `benchmarks/results/NAME.json`. Ratios are what counts: contestants take turns, so that whatever else
-the machine does meets all of them. Peers come with `pip install -e '.[benchmarks]'`.
+the machine does meets all of them. Peers come with `pip install -e '.[benchmarks]'`. No benchmark runs with
+settings that slow numpy (`untuned.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_info
+
+import untuned  # noqa: F401  # importing it is what it is for
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = (
@@ -69,13 +73,19 @@ def _time(run: Callable[[], object], calls: int) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What computed: processor, cores, memory, threads, versions."""
+    """What computed: processor, cores, memory, threads, libraries of linear algebra, versions."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
+        "blas": sorted(
+            f"{each['internal_api']} {each['version']} {each.get('architecture', '')}, "
+            f"{each['num_threads']} threads"
+            for each in threadpool_info()
+            if each["user_api"] == "blas"
+        ),
         "load_before": os.getloadavg()[0],
         "system": platform.system(),
         "python": platform.python_version(),

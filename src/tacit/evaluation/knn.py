@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,7 +30,7 @@ def knn_predict(
     Returns (M, classes) shares of the votes, summing to 1. `k` is at most N. Memory beyond that of float32
     features does not grow with N or M.
     """
-    bank = bank.float()
+    bank = bank.detach().float()
     scale = bank.norm(dim=1).clamp(min=1e-12).reciprocal()  # a normalised copy took ten times as long
     k = min(k, len(bank))
     room = bank.new_empty(_QUERIES * min(_BANK, len(bank)))
@@ -51,7 +52,8 @@ def _nearest(queries: Tensor, bank: Tensor, scale: Tensor, k: int, room: Tensor)
     for start in range(0, len(bank), _BANK):
         block = bank[start : start + _BANK]
         similarity = room[: len(queries) * len(block)].view(len(queries), len(block))
-        torch.mm(queries, block.T, out=similarity).mul_(scale[start : start + _BANK])
+        _multiply(queries, block, similarity)
+        similarity *= scale[start : start + _BANK]
         largest, place = _largest(similarity, min(k, len(block)))
         found.append(largest)
         places.append(place + start)
@@ -59,6 +61,14 @@ def _nearest(queries: Tensor, bank: Tensor, scale: Tensor, k: int, room: Tensor)
         return found[0], places[0]
     largest, which = torch.cat(found, 1).topk(k, dim=1, sorted=False)
     return largest, torch.cat(places, 1).gather(1, which)
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """a b^T, by numpy on the CPU: torch's BLAS (MKL) uses half of the vector width of AMD's processors."""
+    if a.device.type == "cpu":
+        np.matmul(a.numpy(), b.numpy().T, out=out.numpy())
+    else:
+        torch.mm(a, b.T, out=out)
 
 
 def _largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,7 @@ def _fitted(train: np.ndarray, labels: np.ndarray) -> Pipeline:
     count = min(*train.shape, _COMPONENTS)
     solver = "randomized" if count == _COMPONENTS else "full"
     turn = make_pipeline(StandardScaler(), PCA(count, svd_solver=solver, random_state=0))
-    model = LogisticRegression(C=_STRENGTHS[1], tol=1e-3, max_iter=500)
+    model = LogisticRegression(C=_STRENGTHS[1], tol=1e-5, max_iter=2000)
     if np.unique(labels, return_counts=True)[1].min() >= _FOLDS:
         folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
         model = GridSearchCV(model, {"C": _STRENGTHS}, cv=folds, scoring="balanced_accuracy")
