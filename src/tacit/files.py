@@ -120,7 +120,8 @@ def csv_line(cells: Iterable[object], numbers: Iterable[str] = ()) -> str:
 
     cells: None is an empty one. numbers: cells behind them, which are written as they are.
     """
-    return ",".join([*map(_cell, cells), *numbers]) + "\n"
+    line = ",".join([*map(_cell, cells), *numbers])
+    return (line or '""') + "\n"  # a line of nothing would be no row
 
 
 def _cell(value: object) -> str:

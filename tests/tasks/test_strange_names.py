@@ -124,8 +124,13 @@ def test_masks_have_the_names_of_their_table(tmp_path):
 def test_a_cache_and_names_kept_in_it(folder, tmp_path, monkeypatch):
     cache = tmp_path / os.fsdecode(b"caf\xe9")
     first = open_source(folder, cache=cache, on_bad_file="skip")
-    stamps = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+    def stamps_of():  # listings of a folder that has just changed are made again
+        files = (path for path in cache.rglob("*") if path.is_file() and "indices" not in path.parts)
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    stamps = stamps_of()
     again = open_source(folder, cache=cache, on_bad_file="skip")
     assert list(again.names) == list(first.names) == sorted(map(os.fsdecode, RAW))
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()} == stamps
+    assert stamps_of() == stamps
     assert stamps
