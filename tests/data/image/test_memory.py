@@ -1,5 +1,7 @@
 """What people have in memory: arrays, tensors, lists, data sets of torch and torchvision."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,12 @@ def test_a_frame_with_a_column_of_paths(files):
         open_source(frame[["id", "sex"]])
     with pytest.raises(UsageError, match="columns photo, again hold paths"):
         open_source(frame.assign(again=frame["photo"]))
+
+
+def test_a_pipe_among_the_paths_is_not_waited_for(files):
+    os.mkfifo(files / "pipe.png")
+    with pytest.raises(BadFile, match="a pipe, and only files are read"):
+        open_source([files / "0.png", files / "pipe.png"], progress=False)
 
 
 def test_random_transforms_are_found():

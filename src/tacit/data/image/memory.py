@@ -34,7 +34,7 @@ from tacit.data.image.store import StoredImages
 from tacit.data.memory import Held, class_numbers
 from tacit.data.names import Names
 from tacit.data.options import Options
-from tacit.data.reading import damage_named, read_bytes
+from tacit.data.reading import damage_named, open_file, read_bytes
 from tacit.errors import BadFile, UsageError
 
 _CHANNELS = (1, 3, 4)
@@ -225,7 +225,7 @@ class Paths:
     def header(self, i: int) -> Header:
         """The file's header; raises `BadFile`."""
         name = self.names[i]
-        with damage_named(name), open(self._paths[i], "rb") as file:
+        with open_file(self._paths[i], name) as file, damage_named(name):
             return read_header(name, file)
 
     def peak(self, i: int) -> int:
