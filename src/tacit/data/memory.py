@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tacit.data.frame import cells_of, is_frame
-from tacit.data.labels import sort_classes
+from tacit.data.labels import is_missing, sort_classes
 from tacit.data.source import UNLABELLED, Source
 from tacit.errors import UsageError
 
 Data = str | os.PathLike[str] | Source | Any
 """What verbs take: a name or a folder, a source, or what lies in memory; see `taken`."""
-_NONE = {"", "nan", "none", "na"}
 
 
 class Held(ABC):
@@ -62,33 +61,21 @@ def class_numbers(labels: Any, count: int, classes: Sequence[str] = ()) -> tuple
     if given.ndim != 1 or len(given) != count:
         raise UsageError(f"labels have shape {given.shape}, and there are {count} samples: one label each")
     words = [_word(label) for label in given.tolist()]
-    if classes:
-        return _numbered(words, classes), tuple(classes)
-    found = sort_classes({word for word in words if word is not None})
-    return _numbered([None if w is None else str(found.index(w)) for w in words], found), found
-
-
-def _numbered(words: Sequence[str | None], classes: Sequence[str]) -> np.ndarray:
-    numbers = np.full(len(words), UNLABELLED, np.int64)
-    for i, word in enumerate(words):
-        if word is None:
-            continue
-        number = int(word) if word.lstrip("+-").isdigit() else -1
-        if not 0 <= number < len(classes):
-            raise UsageError(f"label {word} of sample {i} is none of the {len(classes)} classes")
-        numbers[i] = number
-    return numbers
+    found = tuple(classes) or sort_classes({word for word in words if word is not None})
+    number = {str(k) if classes else name: k for k, name in enumerate(found)}
+    wrong = next((i for i, word in enumerate(words) if word is not None and word not in number), None)
+    if wrong is not None:
+        raise UsageError(f"label {words[wrong]} of sample {wrong} is none of the {len(found)} classes")
+    return np.array([UNLABELLED if word is None else number[word] for word in words], np.int64), found
 
 
 def _word(label: Any) -> str | None:
-    """A label as text; None where there is none."""
+    """A label as text; None where there is none, by the rule of label files."""
     if isinstance(label, float) and np.isfinite(label):
         if label != round(label):
             raise UsageError(f"label {label:g} is a fraction: classes are whole numbers or names")
         label = int(label)
-    if label is None or label == UNLABELLED or str(label).strip().lower() in _NONE:
-        return None
-    return str(label)
+    return None if is_missing(str(label)) else str(label)
 
 
 def with_labels(where: Held | Source, labels: Any) -> Held | Source:

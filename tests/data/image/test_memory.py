@@ -121,6 +121,11 @@ def test_labels_that_fit_nothing(labels, message):
         open_source(PICTURES, labels=labels, progress=False)
 
 
+def test_what_is_missing_is_as_in_label_files():
+    numbers, classes = class_numbers(["none", "None", "?", "NA", "mild"], 5)
+    assert (classes, numbers.tolist()) == (("mild", "none"), [1, -1, -1, -1, 0])
+
+
 def test_a_class_number_without_a_name():
     with pytest.raises(UsageError, match="label 2 of sample 1 is none of the 2 classes"):
         class_numbers([0, 2], 2, ("a", "b"))
