@@ -100,6 +100,18 @@ def test_labels_of_a_data_set():
     assert unnamed.spec.classes == tuple("012345")
 
 
+def test_a_dark_picture_among_bright_ones_stays_dark():
+    dark = np.zeros((12, 12))
+    dark[4] = 1  # of 255
+    bright = PICTURES[0, ..., 0].astype(float)
+    source = open_source([dark, bright], progress=False)
+    assert source[0].data.max() == 1
+    assert source.notes == ()
+    shares = open_source([dark, bright / 255], progress=False)
+    assert shares[0].data.max() == 255
+    assert "values from 0 to 1" in shares.notes[0]
+
+
 def test_labels_beside():
     source = open_source(PICTURES, labels=["b", "a", None, float("nan"), "b", -1], progress=False)
     assert (source.spec.classes, source.labels.tolist()) == (("a", "b"), [1, 0, -1, -1, 1, -1])

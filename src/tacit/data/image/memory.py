@@ -158,7 +158,8 @@ def _items(items: Any) -> HeldImages:
     """Pictures one by one, each alone or first of a tuple with its label."""
     kind = type(items).__name__
     pictures = Items(items)
-    held = HeldImages(pictures, f"{kind} of {len(pictures.labels)} pictures")
+    notes = (_ROUNDED,) if pictures.shares else ()
+    held = HeldImages(pictures, f"{kind} of {len(pictures.labels)} pictures", notes=notes)
     if any(label is not None for label in pictures.labels):
         names = tuple(map(str, getattr(items, "classes", ())))
         held.labels, held.classes = class_numbers(pictures.labels, len(pictures.labels), names)
@@ -243,7 +244,7 @@ class Paths:
 class Items:
     """`Originals` that a sequence or a data set gives one by one. Each is asked for twice, one at a time.
 
-    labels: (N,) of any type, None where an item is a picture alone.
+    labels: (N,) of any type, None where an item is a picture alone. shares: whether fractions go from 0 to 1.
     """
 
     def __init__(self, items: Any) -> None:
@@ -251,10 +252,16 @@ class Items:
         self.names: Sequence[str] = Names.of(f"{i:06d}" for i in range(len(items)))
         self.labels: list[Any] = []
         self._digests: list[bytes] = []
+        brightest = 0.0
         for i in range(len(items)):
             picture, label = self._item(i)
             self.labels.append(label)
-            self._digests.append(_digest_of(np.asarray(picture)))
+            values = np.asarray(picture)
+            self._digests.append(_digest_of(values))
+            if values.dtype.kind == "f" and values.size:
+                brightest = max(brightest, float(values.max()))
+        # one range for all: a dark picture of 0 to 255 must not be taken for shares of white
+        self.shares = 0 < brightest <= 1
 
     def _item(self, i: int) -> tuple[Image.Image | np.ndarray, Any]:
         """A picture and its label."""
@@ -283,12 +290,22 @@ class Items:
         picture, name = self._item(i)[0], self.names[i]
         if isinstance(picture, Image.Image):
             return picture_header(name, picture)
-        return array_header(name, picture.shape, picture.dtype)
+        whole = self._whole(picture, name)
+        return array_header(name, whole.shape, whole.dtype)
 
     def peak(self, i: int) -> int:
         """The picture's largest value, 0 if it has 8 bits."""
-        values = np.asarray(self._item(i)[0])
+        picture = self._item(i)[0]
+        values = (
+            np.asarray(picture) if isinstance(picture, Image.Image) else self._whole(picture, self.names[i])
+        )
         return int(values.max()) if values.dtype.itemsize > 1 else 0
+
+    def _whole(self, picture: np.ndarray, name: str) -> np.ndarray:
+        """An array as uint8 or uint16."""
+        if picture.dtype.kind == "f" and self.shares and picture.min() >= 0:
+            return (picture * 255).round().astype(np.uint8)
+        return whole_numbers(picture, f"picture {name}")
 
     def decode(self, i: int, form: Form) -> Decoded:
         """The picture's pixels; raises `BadFile`, also where it is another than before."""
@@ -299,12 +316,13 @@ class Items:
         if isinstance(picture, Image.Image):
             with damage_named(name):
                 return Decoded(*fit_picture(name, picture, form), digest)
-        array_header(name, picture.shape, picture.dtype)
-        return Decoded(fit_array(name, picture, form), picture.shape[:2], digest)
+        whole = self._whole(picture, name)
+        array_header(name, whole.shape, whole.dtype)
+        return Decoded(fit_array(name, whole, form), whole.shape[:2], digest)
 
 
 def _one_array(picture: Any, name: str) -> np.ndarray:
-    """One picture, (H, W) or (H, W, C) uint8 or uint16, of a tensor (C, H, W) or an array."""
+    """One picture, (H, W) or (H, W, C) of its own dtype, of a tensor (C, H, W) or an array."""
     tensor = hasattr(picture, "detach")
     try:
         array = np.asarray(picture.detach().cpu() if tensor else picture)
@@ -317,9 +335,7 @@ def _one_array(picture: Any, name: str) -> np.ndarray:
         )
     if array.ndim == 3 and array.shape[0] in _CHANNELS and (tensor or array.shape[2] not in _CHANNELS):
         array = np.moveaxis(array, 0, 2)
-    if array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1:
-        array = (array * 255).round().astype(np.uint8)
-    return whole_numbers(array, f"picture {name}")
+    return array
 
 
 def _digest_of(image: np.ndarray) -> bytes:
