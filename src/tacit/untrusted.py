@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -71,10 +71,21 @@ for _kind in (_Loader, _PlainLoader, _Dumper, _PlainDumper):
     _kind.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
-def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+class NotAFile(OSError):
+    """What is there is a folder, a pipe or the like. kind: what it is, in words."""
+
+    def __init__(self, kind: str, path: str) -> None:
+        super().__init__(errno.EINVAL, f"it is {kind}, and must be a file", path)
+        self.kind = kind
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading, or a link to one.
 
+    Nothing else is opened: a pipe would make us wait, a device can be without end or do something.
+
     Raises:
+        NotAFile: it is something else.
         OSError: there is none, or it may not be read; its `strerror` says why.
     """
     _check_regular(path, os.stat(path))  # before it is opened: opening some devices does something
@@ -92,7 +103,7 @@ def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
 def _check_regular(path: str | os.PathLike[str], found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
-        raise OSError(errno.EINVAL, f"it is {kind}, and must be a file", os.fspath(path))
+        raise NotAFile(kind, os.fspath(path))
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -13,6 +12,7 @@ from typing import IO, BinaryIO
 
 from PIL import Image
 
+from tacit import untrusted
 from tacit.data.limits import check_memory
 from tacit.errors import BadFile, TacitError, Unreadable
 
@@ -32,43 +32,21 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-}
 _OF_CONTENT = (None, errno.EINVAL, errno.EOVERFLOW)  # what decoders give, and places that no file has
 
 
 def open_file(path: Path, name: str) -> BinaryIO:
-    """A regular file, or a link to one, opened for reading.
-
-    Nothing else is opened: a pipe would make us wait, a device can be without end or do something.
+    """A regular file, or a link to one, opened for reading; nothing else is (see `tacit.untrusted`).
 
     Raises:
         BadFile: it is something else. Unreadable: it cannot be opened now.
     """
     try:
-        _check_kind(name, os.stat(path).st_mode)
-        # a pipe that has taken its place since then must not make us wait either
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        return untrusted.open_file(path)
+    except untrusted.NotAFile as error:
+        raise BadFile(name, f"{error.kind}, and only files are read") from None
     except OSError as error:
         raise unreadable(name, error) from None
-    file = os.fdopen(handle, "rb")
-    try:
-        _check_kind(name, os.fstat(handle).st_mode)
-    except BadFile:
-        file.close()
-        raise
-    return file
-
-
-def _check_kind(name: str, mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise BadFile(name, f"{kind}, and only files are read")
 
 
 def unreadable(name: str, error: OSError) -> Unreadable:
